@@ -1,0 +1,71 @@
+/*
+ * memory_residual -- what was not sent is added to the next gradient (error feedback).
+ *
+ *     e := beta e + gamma g      send C(e)      e := e - D(C(e))
+ *
+ * Seide, Fu, Droppo, Li, Yu: 1-bit stochastic gradient descent, Interspeech 2014; Karimireddy,
+ * Rebjock, Stich, Jaggi: Error feedback fixes SignSGD, ICML 2019, with the learning rate outside.
+ */
+#include "compressors/memory.h"
+
+struct memory_residual_add {
+    const float *grad, *share, *params;
+    const struct step *step;
+    float beta, gamma;
+    float *residual;
+};
+
+TILE_KERNEL(memory_residual_add)
+{
+    float share = a->share[t->worker];
+
+    EACH_SLOT(s)
+    {
+        size_t i = tile_at(t, s);
+        float g =
+            memory_gradient(share, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
+
+        a->residual[i] = a->beta * a->residual[i] + a->gamma * g;
+    }
+}
+
+#ifndef __CUDACC__
+
+#include "sim/layout.h"
+
+enum { BETA, GAMMA };
+
+static const struct setting settings[] = {
+    [BETA] = {"beta", 1, 0, 1, "share of the old residual that is kept"},
+    [GAMMA] = {"gamma", 1, 0, 16, "times the new gradient"},
+    {0},
+};
+
+static const float *residual_compensate(const struct memory_call *m)
+{
+    LAUNCH_TILES(m->call.dev, memory_residual_add, &m->call.layout->tiles, m->call.workers,
+                 .grad = m->grad, .share = m->share, .params = m->params, .step = m->call.step,
+                 .beta = (float)m->settings[BETA], .gamma = (float)m->settings[GAMMA],
+                 .residual = m->slab[0]);
+    return m->slab[0];
+}
+
+static void residual_update(const struct memory_call *m, const struct message *sent)
+{
+    m->method->decode(&m->call, sent,
+                      (struct target){.how = SUBTRACT,
+                                      .to = m->slab[0],
+                                      .stride = m->call.layout->tiles.stride});
+}
+
+const struct memory residual_memory = {
+    .name = "residual",
+    .about = "what was not sent is added to the next gradient",
+    .settings = settings,
+    .slab_names = {"residual"},
+    .kept = 0,
+    .compensate = residual_compensate,
+    .update = residual_update,
+};
+
+#endif

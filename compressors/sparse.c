@@ -1,0 +1,194 @@
+#include "sim/kernel.h"
+
+struct sparse_count {
+    const float *x;
+    const uint32_t *threshold; /* [workers][tensors] */
+    const uint32_t *peak;      /* of tiles */
+    uint32_t *above, *equal;   /* of tiles */
+};
+
+TILE_KERNEL(sparse_count)
+{
+    uint32_t above[TILE_SLOTS];
+    uint32_t equal[TILE_SLOTS];
+    uint32_t threshold = a->threshold[t->scalar];
+
+    if (a->peak[t->result] < threshold) {
+        tile_put(t, a->above, 0);
+        tile_put(t, a->equal, 0);
+        return;
+    }
+    EACH_SLOT(s)
+    {
+        uint32_t size = float_size(a->x[tile_at(t, s)]);
+
+        above[s] = tile_live(t, s) & (size > threshold);
+        equal[s] = tile_live(t, s) & (size == threshold);
+    }
+    tile_put(t, a->above, tile_count(above));
+    tile_put(t, a->equal, tile_count(equal));
+}
+
+struct sparse_compact {
+    const float *x;
+    const uint32_t *threshold, *ties;        /* [workers][tensors] */
+    const uint32_t *above, *equal;           /* of tiles */
+    const uint32_t *above_scan, *equal_scan; /* over all tiles of all workers */
+    const uint32_t *room_first;              /* [tensors] tile of the message where a tensor begins */
+    size_t room_stride;
+    uint32_t *index;
+    float *value; /* [workers][room_stride] */
+};
+
+TILE_KERNEL(sparse_compact)
+{
+    uint32_t above[TILE_SLOTS];
+    uint32_t equal[TILE_SLOTS];
+    uint32_t rank[TILE_SLOTS];
+    uint32_t threshold = a->threshold[t->scalar];
+    uint32_t ties = a->ties[t->scalar];
+    size_t first = t->result - t->begin / TILE; /* of the tensor's tiles */
+    uint32_t above_before = a->above_scan[t->result] - a->above_scan[first];
+    uint32_t equal_before = a->equal_scan[t->result] - a->equal_scan[first];
+    size_t to = t->worker * a->room_stride + (size_t)a->room_first[t->tensor] * TILE +
+                above_before + (equal_before < ties ? equal_before : ties);
+
+    if (a->above[t->result] == 0 && (a->equal[t->result] == 0 || equal_before >= ties))
+        return;
+    EACH_SLOT(s)
+    {
+        uint32_t size = float_size(a->x[tile_at(t, s)]);
+
+        above[s] = tile_live(t, s) & (size > threshold);
+        equal[s] = tile_live(t, s) & (size == threshold);
+    }
+    tile_rank(t, equal, rank);
+    EACH_SLOT(s)
+        above[s] |= equal[s] & (equal_before + rank[s] < ties);
+    tile_rank(t, above, rank);
+    EACH_SLOT(s)
+    {
+        if (above[s]) {
+            a->index[to + rank[s]] = (uint32_t)(t->begin + tile_element(t, s));
+            a->value[to + rank[s]] = a->x[tile_at(t, s)];
+        }
+    }
+}
+
+struct sparse_fill {
+    const uint32_t *keep; /* [tensors] */
+    uint32_t *count;      /* [workers][tensors] */
+    uint32_t tensors;
+};
+
+ROW_KERNEL(sparse_fill)
+{
+    a->count[row * a->tensors + column] = a->keep[column];
+}
+
+struct sparse_put {
+    const uint32_t *index;
+    const float *value;
+    const uint32_t *count; /* [senders][tensors] */
+    const uint32_t *n;     /* [tensors] */
+    const uint32_t *first; /* [tensors] tile of the target where a tensor begins */
+    uint32_t how;          /* of struct target */
+    uint32_t spare_whole;
+    size_t stride;
+    float *to;
+};
+
+TILE_KERNEL(sparse_put)
+{
+    uint32_t count = a->count[t->scalar];
+    float *to = a->to + t->worker * a->stride + (size_t)a->first[t->tensor] * TILE;
+
+    if (t->begin >= count || (a->spare_whole && count == a->n[t->tensor]))
+        return;
+    EACH_SLOT(s)
+    {
+        if (t->begin + tile_element(t, s) < count) {
+            size_t at = a->index[tile_at(t, s)];
+            float value = a->value[tile_at(t, s)];
+
+            to[at] = a->how == 0 ? to[at] + value : a->how == 1 ? to[at] - value : 0;
+        }
+    }
+}
+
+#ifndef __CUDACC__
+
+#include "compressors/sparse.h"
+
+#include "sim/layout.h"
+#include "sim/wire.h"
+
+#include <math.h>
+
+size_t sparse_keep(size_t n, double ratio)
+{
+    size_t keep = (size_t)floor((double)n * ratio);
+
+    return keep < 1 ? 1 : keep > n ? n : keep;
+}
+
+size_t sparse_room(const struct call *call, uint32_t tensor)
+{
+    return sparse_keep(call->layout->n[tensor], call->ratio_most);
+}
+
+void sparse_select_top(const struct call *call, struct message *out)
+{
+    const struct tiles *tiles = &call->layout->tiles;
+    size_t pairs = (size_t)call->workers * tiles->tensors;
+    size_t results = call->workers * tiles->up_stride;
+    uint32_t *threshold = device_scratch(call->dev, pairs * sizeof(uint32_t));
+    uint32_t *ties = device_scratch(call->dev, pairs * sizeof(uint32_t));
+    uint32_t *of_tiles[5];
+
+    for (int i = 0; i < 5; i++)
+        of_tiles[i] = device_scratch(call->dev, results * sizeof(uint32_t));
+    device_clear(call->dev, of_tiles[1], results * sizeof(uint32_t));
+    device_clear(call->dev, of_tiles[2], results * sizeof(uint32_t));
+    device_select(call->dev, &(struct selection){.x = call->wanted,
+                                                 .tiles = tiles,
+                                                 .workers = call->workers,
+                                                 .n = call->layout->n,
+                                                 .keep = call->keep,
+                                                 .threshold = threshold,
+                                                 .ties = ties,
+                                                 .peak = of_tiles[0]});
+    LAUNCH_TILES(call->dev, sparse_count, tiles, call->workers, .x = call->wanted,
+                 .threshold = threshold, .peak = of_tiles[0], .above = of_tiles[1],
+                 .equal = of_tiles[2]);
+    device_scan(call->dev, of_tiles[1], results, of_tiles[3]);
+    device_scan(call->dev, of_tiles[2], results, of_tiles[4]);
+    LAUNCH_TILES(call->dev, sparse_compact, tiles, call->workers, .x = call->wanted,
+                 .threshold = threshold, .ties = ties, .above = of_tiles[1], .equal = of_tiles[2],
+                 .above_scan = of_tiles[3], .equal_scan = of_tiles[4],
+                 .room_first = out->rooms.tiles.first, .room_stride = out->rooms.length,
+                 .index = out->index, .value = out->own_value);
+    LAUNCH_ROWS(call->dev, sparse_fill, call->workers, tiles->tensors, .keep = call->keep,
+                .count = out->count, .tensors = tiles->tensors);
+}
+
+static void put(const struct call *call, const struct message *in, uint32_t sender,
+                uint32_t senders, struct target target)
+{
+    size_t at = sender * in->rooms.length;
+
+    LAUNCH_TILES(call->dev, sparse_put, &in->rooms.tiles, senders, .index = in->index + at,
+                 .value = in->value + at, .count = in->count + (size_t)sender * in->rooms.count,
+                 .n = call->layout->n_dev, .first = call->layout->tiles.first, .how = target.how,
+                 .spare_whole = target.spare_whole, .stride = target.stride, .to = target.to);
+}
+
+void sparse_apply(const struct call *call, const struct message *in, struct target target)
+{
+    if (!target.one_sum)
+        put(call, in, 0, in->senders, target);
+    for (uint32_t sender = 0; target.one_sum && sender < in->senders; sender++)
+        put(call, in, sender, 1, target);
+}
+
+#endif

@@ -1,0 +1,36 @@
+/*
+ * topk -- the k entries of largest size of every tensor, exactly.
+ *
+ * Aji, Heafield: Sparse communication for distributed gradient descent, EMNLP 2017, and Stich,
+ * Cordonnier, Jaggi: Sparsified SGD with memory, NeurIPS 2018.  k = max(1, floor(n ratio)); ties go
+ * to the lower index.
+ *
+ *     message:  k indices, rising, and k values a tensor
+ *
+ * Bytes on paper: a 32-bit word for every index and every value, as the first reference counts.
+ */
+#include "compressors/sparse.h"
+
+static const struct setting settings[] = {
+    {"ratio", 0, 0, 1, "share of entries kept; 0: the regime's, which may change by epoch"},
+    {0},
+};
+
+static double topk_paper_bytes(size_t n, double ratio)
+{
+    return 8.0 * (double)sparse_keep(n, ratio);
+}
+
+const struct compressor topk_compressor = {
+    .name = "topk",
+    .about = "the k entries of largest size of every tensor",
+    .paper = "Stich, Cordonnier, Jaggi: Sparsified SGD with memory, NeurIPS 2018",
+    .settings = settings,
+    .memory = "residual",
+    .contraction = true,
+    .exchange = GATHER,
+    .part = {{.kind = INDICES, .room = sparse_room}, {.kind = VALUES, .room = sparse_room}},
+    .encode = sparse_select_top,
+    .decode = sparse_apply,
+    .paper_bytes = topk_paper_bytes,
+};

@@ -1,0 +1,90 @@
+/*
+ * store.h -- results in SQLite: the only door to it.
+ *
+ * schema.sql tells the tables.  An epoch is one transaction; after it the write-ahead log is
+ * folded into the one file, so that a copy of that file holds every finished epoch.  Any number of
+ * processes may write to one file: a locked database is waited for and tried again.
+ *
+ * A metric that is not finite is stored as +Infinity where less is better and -Infinity where more
+ * is, so that it never ranks best; "not measured" is NULL, and NOT_MEASURED here.
+ */
+#ifndef RESULTS_STORE_H
+#define RESULTS_STORE_H
+
+#include "sim/base.h"
+
+#include <stdint.h>
+
+struct store;
+
+#define NOT_MEASURED (-1e308)
+
+struct run_row {
+    const char *key, *name, *experiment, *experiment_key;
+    const char *model, *dataset, *compressor, *memory, *method, *tuned, *device, *config, *version,
+        *data_sha256;
+    double ratio;
+    uint32_t workers, batch, batch_total;
+    uint64_t seed;
+    const struct store_pair {
+        const char *key, *value;
+    } *settings;
+    size_t settings_count;
+};
+
+struct epoch_row {
+    uint32_t epoch;
+    double train_loss, valid_loss, lr;
+    uint64_t steps, samples, scored;
+    double density, density_union;
+    double bytes_dense, bytes_up, bytes_down, bytes_paper; /* per worker, of the whole epoch */
+    double bytes_up_step; /* of the epoch's last step: what it is once a warm-up is over */
+    double grad_norm, residual_norm;
+    double seconds, samples_per_second;
+};
+
+struct test_row {
+    const char *which; /* best or last */
+    const char *selected_on;
+    uint32_t epoch;
+    double loss;
+    uint64_t scored;
+};
+
+/* What there was under a key. */
+enum store_claim {
+    STORE_NEW,       /* nothing, or a run that did not end: its rows are gone, begin */
+    STORE_DONE,      /* a finished run */
+    STORE_ELSEWHERE, /* a process that lives is at it */
+};
+
+/* Makes the file if it is absent.  Faults: not a database, another program's, a newer version's,
+ * no permission, a full disk; each one sentence.  A store must not go through fork(). */
+bool store_open(struct store **store, const char *path, struct error *err);
+void store_close(struct store *store);
+
+/* One sentence that the user should see once, or NULL: the file system is a network's, and a
+ * rollback journal is used.  Lives as long as the store. */
+const char *store_notice(const struct store *store);
+
+/* Takes the key for this process, in one transaction, and gives the run's id: a new one, or if the
+ * run is done or elsewhere, that one's.  again: a finished run is begun anew too.  A run of the same
+ * name and another key is a fault that names the settings that differ. */
+bool store_claim(struct store *store, const struct run_row *row, bool again,
+                 enum store_claim *claim, int64_t *run, struct error *err);
+
+bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row, struct error *err);
+
+/* Tests and the status at the end: done, diverged, stopped or failed. */
+bool store_finish(struct store *store, int64_t run, const char *status,
+                  const struct test_row *tests, size_t count, struct error *err);
+
+/* "I am alive", at most every few seconds however often it is called; a locked database is passed
+ * over.  A fault if the run was begun anew by another process, as store_epoch's and store_finish's
+ * is. */
+bool store_heartbeat(struct store *store, int64_t run, struct error *err);
+
+/* The last line of `train`: key, status and final metrics, as text or JSON; a new string. */
+bool store_summary(struct store *store, int64_t run, bool json, char **text, struct error *err);
+
+#endif

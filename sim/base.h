@@ -1,0 +1,62 @@
+/*
+ * base.h -- what every file may use: errors, checks, memory, settings.
+ *
+ * A fault of the input (a regime, an argument, a data file) is a value: the function returns
+ * false and *err says why, in one sentence.  Nothing below main() prints it.
+ * A bug, or a machine that cannot go on, is a CHECK: it names its line and aborts.
+ */
+#ifndef SIM_BASE_H
+#define SIM_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error {
+    char text[512];
+};
+
+/* Fills err and returns false, so that a failure is one statement:
+ *     return fail(err, "%s: no such compressor '%s'", path, name);
+ */
+bool fail(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define CHECK(condition)                                  \
+    do {                                                  \
+        if (!(condition))                                 \
+            check_failed(#condition, __FILE__, __LINE__); \
+    } while (0)
+
+void check_failed(const char *condition, const char *file, int line) __attribute__((noreturn));
+
+/* Zeroed, never NULL; freed with free(). */
+void *allocate(size_t count, size_t size);
+
+/* A new string, never NULL; freed with free(). */
+char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Of a clock that does not jump. */
+double seconds_now(void);
+
+#define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+
+/* What a regime may say about an entry of a table (a model, a compressor, ...), and what stands
+ * if it does not.  Lists of settings end with a NULL name.  A yes or no is 1 or 0. */
+struct setting {
+    const char *name;
+    double initial, low, high;
+    const char *help;
+};
+
+#define SETTINGS_MOST 16
+
+/* The place of name among settings, or -1. */
+int setting_find(const struct setting *settings, const char *name);
+
+/* The number of settings in a list. */
+size_t setting_count(const struct setting *settings);
+
+/* Of count candidates, that which a misspelt word most likely meant, or NULL if none is near. */
+const char *nearest_name(const char *word, const char *const *candidates, size_t count);
+
+#endif

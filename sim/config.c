@@ -1,0 +1,381 @@
+#include "sim/config.h"
+
+#include <sha2.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compressors/compressor.h"
+#include "sim/config_find.h"
+#include "sim/config_flags.h"
+#include "sim/config_keys.h"
+#include "sim/config_layers.h"
+#include "sim/tree.h"
+
+/* All that was said. */
+struct sources {
+    struct config_flags flags;
+    struct tree *regime; /* without its tuned table */
+    struct tree *tuned;  /* the table, or NULL */
+    struct tree *match;  /* what the entry that holds says, or NULL */
+};
+
+static bool put_text(char *to, size_t room, const char *text, const char *what, struct error *err)
+{
+    if (strlen(text) >= room)
+        return fail(err, "%s: more than %zu bytes: %.64s...", what, room - 1, text);
+    memcpy(to, text, strlen(text) + 1);
+    return true;
+}
+
+/* The file's name without folder and .json. */
+static bool put_regime_name(struct config *c, const char *path, struct error *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *name = format_text("%s", slash != NULL ? slash + 1 : path);
+    size_t length = strlen(name);
+    bool ok;
+
+    if (length > 5 && strcmp(name + length - 5, ".json") == 0)
+        name[length - 5] = '\0';
+    ok = put_text(c->regime, sizeof(c->regime), name, "name of the regime", err);
+    free(name);
+    return ok;
+}
+
+static bool no_table(const struct tree *layers, struct error *err)
+{
+    for (const struct tree *layer = layers->child; layer != NULL; layer = layer->next)
+        if (tree_get(layer, "tuned") != NULL)
+            return fail(err, "%s: only a regime has a table 'tuned'", layer->place);
+    return true;
+}
+
+static bool load_regime(struct sources *s, const char *path, struct error *err)
+{
+    const struct tree *tuned;
+
+    if (!tree_load(&s->regime, path, err))
+        return false;
+    if (s->regime->kind != TREE_OBJECT)
+        return fail(err, "%s: not an object", path);
+    tuned = tree_get(s->regime, "tuned");
+    if (tuned != NULL)
+        s->tuned = tree_copy(tuned);
+    tree_remove(s->regime, "tuned");
+    return no_table(s->flags.files, err) && no_table(s->flags.said, err) &&
+           config_layer_prepare(s->regime, err);
+}
+
+/* Whether the layer says no more than what the default name of a run tells. */
+static bool is_in_name(const struct tree *layer)
+{
+    static const char *const told[] = {"compressor", "ratio", "workers", "seed"};
+
+    for (const struct tree *c = layer->child; c != NULL; c = c->next) {
+        size_t i = 0;
+
+        while (i < ARRAY_LENGTH(told) && strcmp(told[i], c->name) != 0)
+            i++;
+        if (i == ARRAY_LENGTH(told))
+            return false;
+    }
+    return true;
+}
+
+enum which { ALL_LAYERS, LAYERS_IN_NAME };
+
+static void lay_all(struct tree *whole, const struct tree *layers, enum which which)
+{
+    for (const struct tree *layer = layers->child; layer != NULL; layer = layer->next)
+        if (which == ALL_LAYERS || is_in_name(layer))
+            config_layer_apply(whole, layer);
+}
+
+static struct tree *lay(const struct sources *s, bool tuned, enum which which)
+{
+    struct tree *whole = config_layers_begin(s->regime->place);
+
+    config_layer_apply(whole, s->regime);
+    if (tuned && s->match != NULL)
+        config_layer_apply(whole, s->match);
+    lay_all(whole, s->flags.files, which);
+    lay_all(whole, s->flags.said, which);
+    return whole;
+}
+
+static bool read_whole(struct config *c, const struct tree *whole, struct error *err)
+{
+    config_keys_defaults(c);
+    return config_keys_read(c, whole, err) && config_keys_check(c, whole, err);
+}
+
+/* The table goes by compressor and ratio as they are chosen in the end. */
+static bool find_tuned(struct sources *s, char *key, size_t room, struct error *err)
+{
+    struct config *method = allocate(1, sizeof(*method));
+    struct tree *base = config_layers_begin(s->regime->place);
+    struct tree *whole = lay(s, false, ALL_LAYERS);
+    const struct tree *entry = NULL;
+    bool ok;
+
+    config_layer_apply(base, s->regime);
+    config_keys_defaults(method);
+    ok = config_tuned_check(s->tuned, base, err) && config_keys_read_method(method, whole, err) &&
+         config_tuned_find(s->tuned, method, &entry, &s->match, err);
+    if (ok && entry != NULL && !s->flags.no_tuned)
+        ok = put_text(key, room, entry->name, "tuned", err);
+    free(method);
+    tree_free(base);
+    tree_free(whole);
+    return ok;
+}
+
+static void add_pair(struct config *c, const char *key, char *value)
+{
+    c->pair = realloc(c->pair, (c->pairs + 1) * sizeof(*c->pair));
+    CHECK(c->pair != NULL);
+    c->pair[c->pairs].key = format_text("%s", key);
+    c->pair[c->pairs].value = value;
+    c->pairs++;
+}
+
+static void add_pairs(struct config *c, const struct tree *t, const char *path)
+{
+    if (t->kind != TREE_OBJECT) {
+        add_pair(c, path, t->kind == TREE_TEXT ? format_text("%s", t->text) : tree_print(t));
+        return;
+    }
+    for (const struct tree *m = t->child; m != NULL; m = m->next) {
+        char *inner = format_text("%s%s%s", path, *path != '\0' ? "." : "", m->name);
+
+        add_pairs(c, m, inner);
+        free(inner);
+    }
+}
+
+static void hash(char key[65], const char *text)
+{
+    CHECK(SHA256Data((const uint8_t *)text, strlen(text), key) != NULL);
+}
+
+static char *effective_text(const struct config *c)
+{
+    struct tree *t = config_keys_write(c);
+    char *text = tree_print(t);
+
+    tree_free(t);
+    return text;
+}
+
+static void put_effective(struct config *c)
+{
+    struct tree *t = config_keys_write(c);
+    char *without_seed;
+
+    c->effective = tree_print(t);
+    hash(c->key, c->effective);
+    add_pairs(c, t, "");
+    tree_remove(t, "seed");
+    without_seed = tree_print(t);
+    hash(c->experiment_key, without_seed);
+    free(without_seed);
+    tree_free(t);
+}
+
+/* key=value,... of the compressor's settings that are not as they begin, the ratio left out. */
+static char *other_settings(const struct config *c, const struct setting *settings)
+{
+    char *text = format_text("%s", "");
+
+    for (size_t i = 0; settings != NULL && settings[i].name != NULL; i++) {
+        char number[32];
+        char *longer;
+
+        if (strcmp(settings[i].name, "ratio") == 0 || c->compressor.value[i] == settings[i].initial)
+            continue;
+        tree_print_number(number, c->compressor.value[i]);
+        longer = format_text("%s%s%s=%s", text, *text != '\0' ? "," : "", settings[i].name, number);
+        free(text);
+        text = longer;
+    }
+    return text;
+}
+
+/* spec: topk:ratio=0.01,key=value; label, for names: topk-0.01:key=value. */
+static void method_texts(const struct config *c, char **spec, char **label)
+{
+    const struct setting *settings = compressor_find(c->compressor.name)->settings;
+    const char *name = c->compressor.name;
+    char *others = other_settings(c, settings);
+    bool any = *others != '\0';
+    char ratio[32];
+
+    tree_print_number(ratio, c->ratio[c->ratios - 1].ratio);
+    if (settings != NULL && setting_find(settings, "ratio") >= 0) {
+        *spec = format_text("%s:ratio=%s%s%s", name, ratio, any ? "," : "", others);
+        *label = format_text("%s-%s%s%s", name, ratio, any ? ":" : "", others);
+    } else {
+        *spec = format_text("%s%s%s", name, any ? ":" : "", others);
+        *label = format_text("%s", *spec);
+    }
+    free(others);
+}
+
+/* Whether c is what its default name tells: the regime with its tuned match, and nothing changed
+ * but compressor, ratio, workers and seed. */
+static bool is_plain(const struct config *c, const struct sources *s)
+{
+    struct config *plain = allocate(1, sizeof(*plain));
+    struct tree *whole = lay(s, true, LAYERS_IN_NAME);
+    struct error unused;
+    bool same = false;
+
+    if (read_whole(plain, whole, &unused)) {
+        char *text = effective_text(plain);
+
+        same = strcmp(text, c->effective) == 0;
+        free(text);
+    }
+    tree_free(whole);
+    free(plain);
+    return same;
+}
+
+static bool put_names(struct config *c, const struct sources *s, struct error *err)
+{
+    char *spec, *label, *name;
+    bool plain, ok;
+
+    method_texts(c, &spec, &label);
+    plain = is_plain(c, s);
+    name = format_text("%s/%s/k%u/s%llu%s%.*s", c->regime, label, c->workers,
+                       (unsigned long long)c->seed, plain ? "" : "/x", plain ? 0 : 6, c->key);
+    ok = put_text(c->method, sizeof(c->method), spec, "method", err) &&
+         (c->name[0] != '\0' ||
+          put_text(c->name, sizeof(c->name), name, "the run's name (use --name)", err));
+    free(spec);
+    free(label);
+    free(name);
+    return ok;
+}
+
+static bool put_db(struct config *c, struct error *err)
+{
+    const char *db = getenv("GRADPRESS_DB");
+
+    if (c->db[0] != '\0')
+        return true;
+    return put_text(c->db, sizeof(c->db), db != NULL && *db != '\0' ? db : "./gradpress.db",
+                    "GRADPRESS_DB", err);
+}
+
+static bool build(struct config *c, struct sources *s, const char *path, struct error *err)
+{
+    char tuned[sizeof(c->tuned)] = "";
+    struct tree *whole;
+    bool ok;
+
+    if (!load_regime(s, path, err) || !find_tuned(s, tuned, sizeof(tuned), err))
+        return false;
+    whole = lay(s, !s->flags.no_tuned, ALL_LAYERS);
+    ok = read_whole(c, whole, err);
+    tree_free(whole);
+    if (!ok || !config_keys_read_run(c, s->flags.run, err) || !put_regime_name(c, path, err) ||
+        !put_db(c, err))
+        return false;
+    memcpy(c->tuned, tuned, sizeof(tuned));
+    put_effective(c);
+    return put_names(c, s, err);
+}
+
+bool config_parse(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
+{
+    struct sources s = {0};
+    char *path;
+    bool ok;
+
+    memset(c, 0, sizeof(*c));
+    if (!config_flags_parse(&s.flags, argc, argv, misuse, err))
+        return false;
+    ok = config_find(&path, s.flags.regime, err) && build(c, &s, path, err);
+    if (!ok)
+        config_free(c);
+    free(path);
+    config_flags_free(&s.flags);
+    tree_free(s.regime);
+    tree_free(s.tuned);
+    tree_free(s.match);
+    return ok;
+}
+
+void config_free(struct config *c)
+{
+    if (c == NULL)
+        return;
+    for (size_t i = 0; i < c->pairs; i++) {
+        free(c->pair[i].key);
+        free(c->pair[i].value);
+    }
+    free(c->pair);
+    free(c->effective);
+    memset(c, 0, sizeof(*c));
+}
+
+bool config_each_regime(void (*show)(const char *name, const char *about, void *context),
+                        void *context, struct error *err)
+{
+    struct config_names names;
+    bool ok = true;
+
+    config_names_list(&names);
+    for (size_t i = 0; ok && i < names.count; i++) {
+        struct tree *regime;
+
+        ok = tree_load(&regime, names.path[i], err);
+        if (ok) {
+            const struct tree *about = tree_get(regime, "about");
+
+            show(names.name[i], about != NULL && about->kind == TREE_TEXT ? about->text : "",
+                 context);
+            tree_free(regime);
+        }
+    }
+    config_names_free(&names);
+    return ok;
+}
+
+const struct phase *config_phase(const struct config *c, uint32_t epoch)
+{
+    uint32_t i = c->phases - 1;
+
+    while (i > 0 && c->phase[i].epoch > epoch)
+        i--;
+    return &c->phase[i];
+}
+
+double config_ratio(const struct config *c, uint32_t epoch, uint64_t step_in_run)
+{
+    uint64_t warm = c->warmup.steps > 0    ? step_in_run / c->warmup.steps
+                    : c->warmup.epochs > 0 ? epoch / c->warmup.epochs
+                                           : 0;
+    uint32_t i = c->ratios - 1;
+
+    if (warm < c->warmup.ratios)
+        return c->warmup.ratio[warm];
+    while (i > 0 && c->ratio[i].epoch > epoch)
+        i--;
+    return c->ratio[i].ratio;
+}
+
+double config_ratio_most(const struct config *c)
+{
+    double most = 0;
+
+    for (uint32_t i = 0; i < c->warmup.ratios; i++)
+        if (c->warmup.ratio[i] > most)
+            most = c->warmup.ratio[i];
+    for (uint32_t i = 0; i < c->ratios && c->ratio[i].epoch < c->epochs; i++)
+        if (c->ratio[i].ratio > most)
+            most = c->ratio[i].ratio;
+    return most;
+}

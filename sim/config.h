@@ -1,0 +1,135 @@
+/*
+ * config.h -- a regime, what was said on the command line, and what follows from both.
+ *
+ * A regime is JSON; regimes/README.md tells every key.  What counts, later over earlier: the
+ * defaults, the regime, the most specific match of its "tuned" table, --with files, then flags and
+ * --set in the order given.  The result is checked as a whole, so that a mistake in any of them is
+ * one sentence with its place.  This is the only door to cJSON.
+ */
+#ifndef SIM_CONFIG_H
+#define SIM_CONFIG_H
+
+#include "sim/base.h"
+
+#include <stdio.h>
+
+/* An entry of a table and its settings, in the order of the entry's list. */
+struct choice {
+    char name[32];
+    double value[SETTINGS_MOST];
+};
+
+/* What holds from an epoch on; keys that a phase leaves out stay as they were. */
+struct phase {
+    uint32_t epoch;
+    double lr, momentum, weight_decay;
+    bool nesterov;
+};
+
+/* constant; linear: falls to the fraction `to` over the run, step by step; anneal: multiplied by
+ * `factor` for good when an epoch's validation loss is not below the best before it; decay:
+ * multiplied by `factor` after each epoch from epoch `from` on. */
+enum lr_rule { LR_CONSTANT, LR_LINEAR, LR_ANNEAL, LR_DECAY };
+
+/* Where the gradient's norm is held to clip.norm.  local: each worker's own; local-sqrt-k: each
+ * worker's, to norm K^-1/2 (DGC); global: that of the mean; reference: each worker's divided by K,
+ * as the first reference has it. */
+enum clip_mode { CLIP_NONE, CLIP_LOCAL, CLIP_LOCAL_SQRT_K, CLIP_GLOBAL, CLIP_REFERENCE };
+
+enum decay_at { DECAY_AGGREGATE, DECAY_LOCAL };
+enum sharding { SHARD_COLUMNS, SHARD_SEGMENTS };
+enum encoding { ENCODING_RAW, ENCODING_RUNS16 };
+
+#define PHASES_MOST 64
+#define RATIOS_MOST 64
+
+struct config {
+    /* the regime */
+    char regime[256]; /* its name: the file's, without folder and .json */
+    char about[256];
+    struct choice model;
+    struct {
+        char name[32];
+        double value[SETTINGS_MOST]; /* of its own settings, in the order of their list */
+        char path[1024];             /* "" unless given */
+        uint32_t bptt, min_count;
+        enum sharding sharding;
+    } data;
+    struct {
+        uint32_t batch, bptt;
+    } evaluate;
+    uint32_t workers;
+    uint32_t batch;       /* of one worker */
+    uint32_t total_batch; /* of all */
+    uint32_t epochs;
+    uint64_t seed;
+    struct phase phase[PHASES_MOST];
+    uint32_t phases; /* at least one, the first at epoch 0 */
+    struct {
+        enum lr_rule rule;
+        double to, factor;
+        uint32_t from;
+    } lr_rule;
+    struct {
+        enum clip_mode mode;
+        double norm;
+    } clip;
+    enum decay_at weight_decay_at; /* where there is no compression: local */
+    struct choice compressor;
+    struct choice memory;
+    struct {
+        uint32_t epoch;
+        double ratio;
+    } ratio[RATIOS_MOST]; /* from that epoch on */
+    uint32_t ratios;      /* at least one, the first at epoch 0 */
+    struct {
+        double ratio[RATIOS_MOST];
+        uint32_t ratios; /* 0: no warm-up */
+        uint32_t steps;  /* each ratio lasts so many updates, or ... */
+        uint32_t epochs; /* ... so many epochs; one of them is 0 */
+    } warmup;
+    bool compress_all; /* tensors of one dimension too */
+    enum encoding encoding;
+
+    /* the run: none of this is in the key */
+    char device[32];
+    uint32_t threads; /* 0: all */
+    uint32_t group;   /* workers stacked in a batch; 0: as many as fit */
+    uint32_t streams; /* 0: the device's default */
+    char db[1024];
+    char data_root[1024]; /* --data; "" unless given */
+    char name[256];       /* of the run */
+    char experiment[128];
+    bool again, json, fail_on_divergence, verify_wire, quiet;
+
+    /* what follows */
+    char method[256]; /* the compressor with its settings that differ from their defaults */
+    char tuned[128];  /* which entry of the tuned table holds, "" if none */
+    char *effective;  /* the whole regime as JSON, keys in order, without spaces: what is hashed */
+    char key[65];     /* of effective, SHA-256 */
+    char experiment_key[65]; /* the same without the seed */
+    struct config_pair {
+        char *key, *value;
+    } * pair; /* effective, flat: model.hidden, schedule.0.lr, ... */
+    size_t pairs;
+};
+
+/* Reads `REGIME [flags]`.  A regime is a file, or a name in a folder of regimes.  Returns false
+ * with *misuse set if it is the command line that is wrong (exit code 2), clear if it is what a
+ * file or a value says (1). */
+bool config_parse(struct config *c, int argc, char **argv, bool *misuse, struct error *err);
+void config_free(struct config *c);
+
+/* The flags of train in groups, from the table that parses them. */
+void config_help(FILE *out);
+
+/* Calls show for every regime in the folder of regimes, in order of names. */
+bool config_each_regime(void (*show)(const char *name, const char *about, void *context),
+                        void *context, struct error *err);
+
+/* What holds in an epoch. */
+const struct phase *config_phase(const struct config *c, uint32_t epoch);
+double config_ratio(const struct config *c, uint32_t epoch, uint64_t step_in_run);
+double config_ratio_most(const struct config *c);
+
+#endif

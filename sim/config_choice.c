@@ -1,0 +1,105 @@
+#include "sim/config_choice.h"
+
+#include <string.h>
+
+#include "compressors/compressor.h"
+#include "compressors/memory.h"
+#include "data/dataset.h"
+#include "models/model.h"
+#include "sim/config.h"
+#include "sim/tree.h"
+
+static struct entry model_at(size_t i)
+{
+    return models[i] != NULL ? (struct entry){models[i]->name, models[i]->settings}
+                             : (struct entry){0};
+}
+
+static struct entry dataset_at(size_t i)
+{
+    return datasets[i] != NULL ? (struct entry){datasets[i]->name, datasets[i]->settings}
+                               : (struct entry){0};
+}
+
+static struct entry compressor_at(size_t i)
+{
+    return compressors[i] != NULL ? (struct entry){compressors[i]->name, compressors[i]->settings}
+                                  : (struct entry){0};
+}
+
+static struct entry memory_at(size_t i)
+{
+    return memories[i] != NULL ? (struct entry){memories[i]->name, memories[i]->settings}
+                               : (struct entry){0};
+}
+
+const struct table model_table = {"model", model_at};
+const struct table dataset_table = {"data set", dataset_at};
+const struct table compressor_table = {"compressor", compressor_at};
+const struct table memory_table = {"memory", memory_at};
+
+const struct setting *config_settings(const struct table *table, const char *name)
+{
+    struct entry e;
+
+    for (size_t i = 0; (e = table->at(i)).name != NULL; i++)
+        if (strcmp(e.name, name) == 0)
+            return e.settings;
+    return NULL;
+}
+
+bool config_read_entry(struct entry *found, const struct table *table, const struct tree *node,
+                       const char *path, struct error *err)
+{
+    const struct tree *name = tree_get(node, "name");
+    const char *names[64];
+    size_t count;
+
+    if (node->kind != TREE_OBJECT)
+        return config_wrong(node, path, err, "an object or a name");
+    if (name == NULL)
+        return config_missing(node, path, "name", err);
+    if (name->kind != TREE_TEXT)
+        return config_wrong(name, path, err, "the name of a %s", table->what);
+    for (count = 0; (*found = table->at(count)).name != NULL && count < 64; count++) {
+        names[count] = found->name;
+        if (strcmp(found->name, name->text) == 0)
+            return true;
+    }
+    return config_unknown(name, path, table->what, name->text, names, count, err);
+}
+
+void config_initial_values(double *values, const struct setting *settings)
+{
+    CHECK(settings == NULL || setting_count(settings) <= SETTINGS_MOST);
+    memset(values, 0, SETTINGS_MOST * sizeof(*values));
+    for (size_t i = 0; settings != NULL && settings[i].name != NULL; i++)
+        values[i] = settings[i].initial;
+}
+
+static const struct key name_keys[] = {
+    {"name", KEY_TEXT, offsetof(struct choice, name), .high = 32},
+};
+
+bool config_read_choice(struct choice *to, const struct table *table, const struct tree *node,
+                        const char *path, struct error *err)
+{
+    struct entry entry = {0};
+    struct section section = {name_keys, ARRAY_LENGTH(name_keys), NULL};
+
+    if (!config_read_entry(&entry, table, node, path, err))
+        return false;
+    section.settings = entry.settings;
+    config_initial_values(to->value, entry.settings);
+    return config_read_section(&section, to, to->value, node, path, err);
+}
+
+struct tree *config_write_choice(const struct choice *choice, const struct table *table)
+{
+    struct tree *object = tree_new(TREE_OBJECT, NULL);
+    struct section section = {name_keys, ARRAY_LENGTH(name_keys),
+                              config_settings(table, choice->name)};
+
+    config_write_section(object, &section, choice, choice->value);
+    return object;
+}

@@ -1,0 +1,371 @@
+#include "sim/config_flags.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/config.h"
+#include "sim/config_layers.h"
+#include "sim/tree.h"
+
+#define DEPTH_MOST 8 /* dots in a path of --set */
+
+enum group { OF_REGIME, OF_METHOD, OF_RUN, OF_OUTPUT, GROUPS };
+
+static const char *const group_titles[GROUPS] = {"Regime", "Method", "Run", "Output"};
+
+enum takes {
+    A_NUMBER,
+    A_TEXT,
+    NUMBERS, /* with commas, or none */
+    A_NORM,  /* a number, or none */
+    NOTHING, /* and has a --no- twin */
+    A_SETTING,
+    A_FILE,
+    TUNED,
+};
+
+struct flag {
+    const char *name;
+    enum group group;
+    enum takes takes;
+    const char *path; /* of the key, in a regime or (run, output) of the run */
+    const char *argument;
+    const char *help;
+};
+
+/* In the order of the help. */
+static const struct flag flags_table[] = {
+    {"workers", OF_REGIME, A_NUMBER, "workers", "N", "workers that train together (also -K N)"},
+    {"batch", OF_REGIME, A_NUMBER, "batch", "N", "columns or samples of one worker a step"},
+    {"total-batch", OF_REGIME, A_NUMBER, "total_batch", "N", "the same of all workers together"},
+    {"epochs", OF_REGIME, A_NUMBER, "epochs", "N", "how often to go through the data"},
+    {"seed", OF_REGIME, A_NUMBER, "seed", "N", "of weights and of every random draw"},
+    {"lr", OF_REGIME, A_NUMBER, "schedule.0.lr", "X", "learning rate from epoch 0 on"},
+    {"momentum", OF_REGIME, A_NUMBER, "schedule.0.momentum", "X", "momentum from epoch 0 on"},
+    {"nesterov", OF_REGIME, NOTHING, "schedule.0.nesterov", NULL, "Nesterov's form of momentum"},
+    {"weight-decay", OF_REGIME, A_NUMBER, "schedule.0.weight_decay", "X",
+     "weight decay from epoch 0 on"},
+    {"weight-decay-at", OF_REGIME, A_TEXT, "weight_decay_at", "WHERE",
+     "local (before compression) or aggregate (after)"},
+    {"bptt", OF_REGIME, A_NUMBER, "data.bptt", "N", "steps of backpropagation through time"},
+    {"hidden", OF_REGIME, A_NUMBER, "model.hidden", "N", "units of a layer"},
+    {"layers", OF_REGIME, A_NUMBER, "model.layers", "N", "layers"},
+    {"dropout", OF_REGIME, A_NUMBER, "model.dropout", "P", "probability of dropping a unit"},
+    {"tied", OF_REGIME, NOTHING, "model.tied", NULL, "one matrix for embedding and output"},
+    {"clip", OF_REGIME, A_NORM, "clip.norm", "NORM", "largest norm of a gradient, or none"},
+    {"clip-mode", OF_REGIME, A_TEXT, "clip.mode", "MODE",
+     "local, local-sqrt-k, global or reference"},
+    {"sharding", OF_REGIME, A_TEXT, "data.sharding", "HOW", "columns or segments"},
+    {"min-count", OF_REGIME, A_NUMBER, "data.min_count", "N", "rarer words become <unk>"},
+    {"with", OF_REGIME, A_FILE, NULL, "FILE", "lay the keys of FILE over the regime"},
+    {"set", OF_REGIME, A_SETTING, NULL, "PATH=VALUE", "any key, as model.hidden=32"},
+    {"tuned", OF_REGIME, TUNED, NULL, NULL, "use what the regime has for this method (default)"},
+
+    {"compressor", OF_METHOD, A_TEXT, "compressor", "SPEC", "NAME[:key=value,...]"},
+    {"memory", OF_METHOD, A_TEXT, "memory", "SPEC", "what is kept of what was not sent, or auto"},
+    {"ratio", OF_METHOD, A_NUMBER, "ratio", "R", "share of the entries to send, in (0, 1]"},
+    {"warmup", OF_METHOD, NUMBERS, "warmup.ratios", "R,R,...", "ratios to begin with, or none"},
+    {"warmup-steps", OF_METHOD, A_NUMBER, "warmup.steps", "N", "updates that each of them lasts"},
+    {"warmup-epochs", OF_METHOD, A_NUMBER, "warmup.epochs", "N", "epochs that each of them lasts"},
+    {"compress-all", OF_METHOD, NOTHING, "compress_all", NULL, "tensors of one dimension too"},
+    {"encoding", OF_METHOD, A_TEXT, "encoding", "NAME", "raw or runs16"},
+
+    {"device", OF_RUN, A_TEXT, "device", "NAME", "auto, cpu or cuda[:N]"},
+    {"threads", OF_RUN, A_NUMBER, "threads", "N", "of the CPU; 0: all"},
+    {"group", OF_RUN, A_NUMBER, "group", "N", "workers stacked in a batch; 0: as many as fit"},
+    {"streams", OF_RUN, A_NUMBER, "streams", "N", "groups at a time; 0: the device's default"},
+    {"db", OF_RUN, A_TEXT, "db", "FILE", "database ($GRADPRESS_DB, else ./gradpress.db)"},
+    {"data", OF_RUN, A_TEXT, "data", "FOLDER", "where data are sought first"},
+    {"name", OF_RUN, A_TEXT, "name", "NAME", "of the run, instead of REGIME/METHOD/kK/sSEED"},
+    {"experiment", OF_RUN, A_TEXT, "experiment", "NAME", "what the run belongs to"},
+    {"again", OF_RUN, NOTHING, "again", NULL, "repeat a run that is done"},
+
+    {"json", OF_OUTPUT, NOTHING, "json", NULL, "the last line as JSON"},
+    {"quiet", OF_OUTPUT, NOTHING, "quiet", NULL, "no progress"},
+    {"fail-on-divergence", OF_OUTPUT, NOTHING, "fail_on_divergence", NULL,
+     "exit with 3 if the loss is not finite"},
+    {"verify-wire", OF_OUTPUT, NOTHING, "verify_wire", NULL,
+     "serialise each message and count its bytes again"},
+};
+
+/* A flag as it was typed. */
+struct typed {
+    const struct flag *flag;
+    bool no;
+    const char *value; /* or NULL */
+    char *place;
+};
+
+static const struct flag *find_flag(const char *name, size_t length)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(flags_table); i++)
+        if (strncmp(flags_table[i].name, name, length) == 0 && flags_table[i].name[length] == '\0')
+            return &flags_table[i];
+    return NULL;
+}
+
+static bool has_twin(const struct flag *flag)
+{
+    return flag->takes == NOTHING || flag->takes == TUNED;
+}
+
+static bool unknown_flag(const char *argument, struct error *err)
+{
+    const char *names[ARRAY_LENGTH(flags_table)];
+    const char *name = argument + strspn(argument, "-");
+    char *word = format_text("%.*s", (int)strcspn(name, "="), name);
+    const char *nearest;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(flags_table); i++)
+        names[i] = flags_table[i].name;
+    nearest =
+        nearest_name(strncmp(word, "no-", 3) == 0 ? word + 3 : word, names, ARRAY_LENGTH(names));
+    fail(err, "no such flag '%.*s'%s%s%s", (int)strcspn(argument, "="), argument,
+         nearest != NULL ? "; did you mean '--" : "", nearest != NULL ? nearest : "",
+         nearest != NULL ? "'?" : "");
+    free(word);
+    return false;
+}
+
+/* --name, --no-name, --name=value, -K, -KN; typed->flag stays NULL if it is none of these. */
+static void match_flag(struct typed *typed, const char *argument)
+{
+    const char *name = argument + 2;
+    size_t length;
+
+    if (strncmp(argument, "-K", 2) == 0) {
+        typed->flag = find_flag("workers", strlen("workers"));
+        typed->value = *name != '\0' ? name + (*name == '=') : NULL;
+        return;
+    }
+    if (strncmp(argument, "--", 2) != 0)
+        return;
+    length = strcspn(name, "=");
+    typed->flag = find_flag(name, length);
+    if (typed->flag == NULL && strncmp(name, "no-", 3) == 0) {
+        const struct flag *flag = find_flag(name + 3, length - 3);
+
+        typed->no = flag != NULL && has_twin(flag);
+        typed->flag = typed->no ? flag : NULL;
+    }
+    typed->value = name[length] == '=' ? name + length + 1 : NULL;
+}
+
+/* Steps *i over the value behind the flag. */
+static bool take_flag(struct typed *typed, int argc, char **argv, int *i, struct error *err)
+{
+    *typed = (struct typed){0};
+    match_flag(typed, argv[*i]);
+    if (typed->flag == NULL)
+        return unknown_flag(argv[*i], err);
+    if (has_twin(typed->flag) && typed->value != NULL)
+        return fail(err, "--%s takes no value", typed->flag->name);
+    if (has_twin(typed->flag) || typed->value != NULL)
+        return true;
+    if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
+        return fail(err, "--%s needs a value: --%s %s", typed->flag->name, typed->flag->name,
+                    typed->flag->argument);
+    typed->value = argv[++*i];
+    return true;
+}
+
+/* Numbers with commas between. */
+static struct tree *typed_list(const char *text, const char *place)
+{
+    struct tree *list = tree_new(TREE_LIST, place);
+    char *copy = format_text("%s", text);
+    char *rest = copy;
+
+    while (rest != NULL) {
+        char *comma = strchr(rest, ',');
+        struct tree *value;
+
+        if (comma != NULL)
+            *comma++ = '\0';
+        value = tree_typed(rest, place);
+        value->exact = true;
+        tree_add(list, value);
+        rest = comma;
+    }
+    free(copy);
+    return list;
+}
+
+/* The layer, or keys of the run, that a flag stands for. */
+static struct tree *layer_of(const struct typed *typed)
+{
+    const struct flag *flag = typed->flag;
+    struct tree *layer = tree_new(TREE_OBJECT, typed->place);
+    bool none = typed->value != NULL && strcmp(typed->value, "none") == 0;
+    struct tree *value;
+
+    if (none && (flag->takes == NUMBERS || flag->takes == A_NORM)) {
+        char *root = format_text("%.*s", (int)strcspn(flag->path, "."), flag->path);
+
+        tree_put(layer, root, tree_new(TREE_NULL, typed->place));
+        free(root);
+        return layer;
+    }
+    if (flag->takes == NOTHING)
+        value = tree_yes_no(!typed->no, typed->place);
+    else if (flag->takes == NUMBERS)
+        value = typed_list(typed->value, typed->place);
+    else if (flag->takes == A_TEXT)
+        value = tree_text(typed->value, typed->place);
+    else
+        value = tree_typed(typed->value, typed->place);
+    value->exact = true;
+    tree_put_path(layer, flag->path, value);
+    return layer;
+}
+
+static struct tree *layer_of_setting(const struct typed *typed, bool *misuse, struct error *err)
+{
+    const char *equals;
+    struct tree *layer, *value;
+    size_t dots = 0;
+    char *path;
+
+    CHECK(typed->value != NULL);
+    equals = strchr(typed->value, '=');
+    *misuse = equals == NULL || equals == typed->value;
+    if (*misuse) {
+        fail(err, "%s: not of the form PATH=VALUE", typed->place);
+        return NULL;
+    }
+    for (const char *p = typed->value; p < equals; p++)
+        dots += *p == '.';
+    if (dots > DEPTH_MOST) {
+        fail(err, "%s: no such key", typed->place);
+        return NULL;
+    }
+    path = format_text("%.*s", (int)(equals - typed->value), typed->value);
+    layer = tree_new(TREE_OBJECT, typed->place);
+    value = tree_typed(equals + 1, typed->place);
+    value->exact = true;
+    tree_put_path(layer, path, value);
+    free(path);
+    return layer;
+}
+
+static bool use_flag(struct config_flags *flags, const struct typed *typed, bool *misuse,
+                     struct error *err)
+{
+    const struct flag *flag = typed->flag;
+    struct tree *layer;
+
+    if (flag->takes == TUNED) {
+        flags->no_tuned = typed->no;
+        return true;
+    }
+    if (flag->takes == A_FILE) {
+        if (!tree_load(&layer, typed->value, err))
+            return false;
+    } else if (flag->takes == A_SETTING) {
+        layer = layer_of_setting(typed, misuse, err);
+    } else {
+        layer = layer_of(typed);
+    }
+    if (layer == NULL)
+        return false;
+    if (flag->group == OF_RUN || flag->group == OF_OUTPUT) {
+        tree_merge(flags->run, layer);
+        tree_free(layer);
+        return true;
+    }
+    tree_add(flag->takes == A_FILE ? flags->files : flags->said, layer);
+    if (layer->kind != TREE_OBJECT)
+        return fail(err, "%s: not an object", layer->place);
+    return config_layer_prepare(layer, err);
+}
+
+/* One flag after the other would replace what it excludes; on one line it is a slip. */
+static bool no_two_batches(const struct config_flags *flags, struct error *err)
+{
+    const char *batch = NULL, *total = NULL;
+
+    for (const struct tree *layer = flags->said->child; layer != NULL; layer = layer->next) {
+        if (tree_get(layer, "batch") != NULL)
+            batch = layer->place;
+        if (tree_get(layer, "total_batch") != NULL)
+            total = layer->place;
+    }
+    if (batch == NULL || total == NULL)
+        return true;
+    return fail(err, "%s and %s exclude each other", batch, total);
+}
+
+static bool parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
+                  struct error *err)
+{
+    for (int i = 0; i < argc; i++) {
+        struct typed typed;
+        bool ok;
+
+        *misuse = true;
+        if (argv[i][0] != '-') {
+            if (flags->regime != NULL)
+                return fail(err, "two regimes, '%.64s' and '%.64s'", flags->regime, argv[i]);
+            flags->regime = argv[i];
+            continue;
+        }
+        if (!take_flag(&typed, argc, argv, &i, err))
+            return false;
+        CHECK(typed.flag != NULL);
+        *misuse = false;
+        typed.place =
+            format_text("--%s%s%s%.80s", typed.no ? "no-" : "", typed.flag->name,
+                        typed.value != NULL ? " " : "", typed.value != NULL ? typed.value : "");
+        ok = use_flag(flags, &typed, misuse, err);
+        free(typed.place);
+        if (!ok)
+            return false;
+    }
+    *misuse = true;
+    if (flags->regime == NULL)
+        return fail(err, "no regime named");
+    return no_two_batches(flags, err);
+}
+
+bool config_flags_parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
+                        struct error *err)
+{
+    *flags = (struct config_flags){
+        .files = tree_new(TREE_LIST, NULL),
+        .said = tree_new(TREE_LIST, NULL),
+        .run = tree_new(TREE_OBJECT, "the command line"),
+    };
+    if (parse(flags, argc, argv, misuse, err)) {
+        *misuse = false;
+        return true;
+    }
+    config_flags_free(flags);
+    return false;
+}
+
+void config_flags_free(struct config_flags *flags)
+{
+    tree_free(flags->files);
+    tree_free(flags->said);
+    tree_free(flags->run);
+    *flags = (struct config_flags){0};
+}
+
+void config_help(FILE *out)
+{
+    for (unsigned g = 0; g < GROUPS; g++) {
+        fprintf(out, "%s%s:\n", g > 0 ? "\n" : "", group_titles[g]);
+        for (size_t i = 0; i < ARRAY_LENGTH(flags_table); i++) {
+            const struct flag *flag = &flags_table[i];
+            char *usage;
+
+            if (flag->group != g)
+                continue;
+            usage = format_text("--%s%s%s%s", has_twin(flag) ? "[no-]" : "", flag->name,
+                                flag->argument != NULL ? " " : "",
+                                flag->argument != NULL ? flag->argument : "");
+            fprintf(out, "  %-26s  %s\n", usage, flag->help);
+            free(usage);
+        }
+    }
+}

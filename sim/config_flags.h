@@ -1,0 +1,24 @@
+/*
+ * config_flags.h -- the command line of train: one table that parses, and prints the help.
+ */
+#ifndef SIM_CONFIG_FLAGS_H
+#define SIM_CONFIG_FLAGS_H
+
+#include "sim/base.h"
+
+struct tree;
+
+struct config_flags {
+    const char *regime; /* as it was typed */
+    struct tree *files; /* a list of layers: of --with, in order */
+    struct tree *said;  /* a list of layers: of flags and --set, in order */
+    struct tree *run;   /* the keys of the run itself */
+    bool no_tuned;
+};
+
+/* *misuse: it is the command line itself that is wrong. */
+bool config_flags_parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
+                        struct error *err);
+void config_flags_free(struct config_flags *flags);
+
+#endif

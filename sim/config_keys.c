@@ -1,0 +1,563 @@
+#include "sim/config_keys.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compressors/compressor.h"
+#include "data/dataset.h"
+#include "sim/config.h"
+#include "sim/config_choice.h"
+#include "sim/config_read.h"
+#include "sim/tree.h"
+
+#define ABOVE_0        4.9406564584124654e-324 /* the least number that is not 0 */
+#define BELOW_1        0.99999999999999989
+#define WORKERS_MOST   4096
+#define BATCH_MOST     262144 /* times WORKERS_MOST fits 32 bits */
+#define BPTT_MOST      65536
+#define EPOCHS_MOST    1000000
+#define LR_MOST        1e6
+#define SEED_MOST      9007199254740991.0 /* the next whole number has a neighbour that reads as it */
+#define COUNT_OF(keys) (keys), ARRAY_LENGTH(keys)
+
+static bool read_model(struct config *c, const struct tree *node, const char *path,
+                       struct error *err)
+{
+    return config_read_choice(&c->model, &model_table, node, path, err);
+}
+
+static struct tree *write_model(const struct config *c)
+{
+    return config_write_choice(&c->model, &model_table);
+}
+
+static bool read_compressor(struct config *c, const struct tree *node, const char *path,
+                            struct error *err)
+{
+    return config_read_choice(&c->compressor, &compressor_table, node, path, err);
+}
+
+static struct tree *write_compressor(const struct config *c)
+{
+    return config_write_choice(&c->compressor, &compressor_table);
+}
+
+/* "auto", or no name, is the compressor's own. */
+static bool read_memory(struct config *c, const struct tree *node, const char *path,
+                        struct error *err)
+{
+    const struct tree *name = tree_get(node, "name");
+    const struct compressor *method = compressor_find(c->compressor.name);
+    struct tree *copy = tree_copy(node);
+    bool ok;
+
+    CHECK(method != NULL);
+    if (copy->kind == TREE_OBJECT &&
+        (name == NULL || (name->kind == TREE_TEXT && strcmp(name->text, "auto") == 0)))
+        tree_put(copy, "name", tree_text(method->memory, node->place));
+    ok = config_read_choice(&c->memory, &memory_table, copy, path, err);
+    tree_free(copy);
+    return ok;
+}
+
+static struct tree *write_memory(const struct config *c)
+{
+    return config_write_choice(&c->memory, &memory_table);
+}
+
+/* Objects whose keys are epochs. */
+
+struct at_epoch {
+    uint32_t epoch;
+    const struct tree *node;
+};
+
+static bool read_epoch(uint32_t *epoch, const struct tree *node, const char *path,
+                       struct error *err)
+{
+    const char *name = node->name;
+    size_t length = strlen(name);
+
+    if (length < 1 || length > 6 || strspn(name, "0123456789") != length ||
+        (name[0] == '0' && length > 1))
+        return fail(err, "%s: %s: '%.32s' is not an epoch, a whole number from 0", node->place,
+                    path, name);
+    *epoch = (uint32_t)strtoul(name, NULL, 10);
+    return true;
+}
+
+/* In order of epochs, the first at 0. */
+static bool read_epochs(struct at_epoch *list, uint32_t most, uint32_t *count,
+                        const struct tree *node, const char *path, struct error *err)
+{
+    uint32_t n = 0;
+
+    for (const struct tree *c = node->child; c != NULL; c = c->next) {
+        struct at_epoch entry = {.node = c};
+        uint32_t i;
+
+        if (!read_epoch(&entry.epoch, c, path, err))
+            return false;
+        if (n == most)
+            return fail(err, "%s: %s: more than %u epochs", node->place, path, most);
+        for (i = n++; i > 0 && list[i - 1].epoch > entry.epoch; i--)
+            list[i] = list[i - 1];
+        list[i] = entry;
+    }
+    *count = n;
+    if (n == 0 || list[0].epoch != 0)
+        return fail(err, "%s: %s: does not begin at epoch 0", node->place, path);
+    return true;
+}
+
+static const char *const optimizers[] = {"sgd", NULL};
+
+static const struct key phase_keys[] = {
+    {"optimizer", KEY_FIXED, .words = optimizers},
+    {"lr", KEY_NUMBER, offsetof(struct phase, lr), .high = LR_MOST},
+    {"momentum", KEY_NUMBER, offsetof(struct phase, momentum), .high = BELOW_1},
+    {"nesterov", KEY_YES_NO, offsetof(struct phase, nesterov), .high = 1},
+    {"weight_decay", KEY_NUMBER, offsetof(struct phase, weight_decay), .high = 1},
+};
+static const struct section phase_section = {COUNT_OF(phase_keys), NULL};
+
+#define LR_UNSAID (-1)
+
+static bool read_schedule(struct config *c, const struct tree *node, const char *path,
+                          struct error *err)
+{
+    struct at_epoch list[PHASES_MOST];
+    struct phase now = {.lr = LR_UNSAID};
+    char inner[64];
+
+    if (node->kind != TREE_OBJECT)
+        return config_wrong(node, path, err, "an object of epochs");
+    if (!read_epochs(list, PHASES_MOST, &c->phases, node, path, err))
+        return false;
+    for (uint32_t i = 0; i < c->phases; i++) {
+        now.epoch = list[i].epoch;
+        snprintf(inner, sizeof(inner), "%s.%u", path, now.epoch);
+        if (!config_read_section(&phase_section, &now, NULL, list[i].node, inner, err))
+            return false;
+        c->phase[i] = now;
+    }
+    return true;
+}
+
+static struct tree *write_schedule(const struct config *c)
+{
+    struct tree *object = tree_new(TREE_OBJECT, NULL);
+    char epoch[16];
+
+    for (uint32_t i = 0; i < c->phases; i++) {
+        struct tree *phase = tree_new(TREE_OBJECT, NULL);
+
+        config_write_section(phase, &phase_section, &c->phase[i], NULL);
+        snprintf(epoch, sizeof(epoch), "%u", c->phase[i].epoch);
+        tree_put(object, epoch, phase);
+    }
+    return object;
+}
+
+static const struct setting linear_settings[] = {
+    {"to", 0, 0, 1, "the fraction of the rate that is left at the end"},
+    {0},
+};
+static const struct setting anneal_settings[] = {
+    {"factor", 0.25, ABOVE_0, 1, "what the rate is multiplied by"},
+    {0},
+};
+static const struct setting decay_settings[] = {
+    {"factor", 0.5, ABOVE_0, 1, "what the rate is multiplied by after each epoch"},
+    {"from", 0, 0, EPOCHS_MOST, "the first epoch after which it is"},
+    {0},
+};
+
+/* In the order of enum lr_rule. */
+static const struct entry lr_rules[] = {
+    {"constant", NULL},
+    {"linear", linear_settings},
+    {"anneal", anneal_settings},
+    {"decay", decay_settings},
+    {0},
+};
+
+static struct entry lr_rule_at(size_t i)
+{
+    return lr_rules[i];
+}
+
+static const struct table lr_rule_table = {"rule", lr_rule_at};
+
+static bool read_lr_rule(struct config *c, const struct tree *node, const char *path,
+                         struct error *err)
+{
+    struct choice rule;
+    unsigned i = 0;
+
+    if (!config_read_choice(&rule, &lr_rule_table, node, path, err))
+        return false;
+    while (strcmp(lr_rules[i].name, rule.name) != 0)
+        i++;
+    if (i == LR_DECAY && rule.value[1] != floor(rule.value[1]))
+        return config_wrong(tree_get(node, "from"), "lr_rule.from", err, "a whole number");
+    memset(&c->lr_rule, 0, sizeof(c->lr_rule));
+    c->lr_rule.rule = (enum lr_rule)i;
+    if (c->lr_rule.rule == LR_LINEAR)
+        c->lr_rule.to = rule.value[0];
+    if (c->lr_rule.rule == LR_ANNEAL || c->lr_rule.rule == LR_DECAY)
+        c->lr_rule.factor = rule.value[0];
+    if (c->lr_rule.rule == LR_DECAY)
+        c->lr_rule.from = (uint32_t)rule.value[1];
+    return true;
+}
+
+static struct tree *write_lr_rule(const struct config *c)
+{
+    struct choice rule = {.value = {c->lr_rule.factor, c->lr_rule.from}};
+
+    if (c->lr_rule.rule == LR_LINEAR)
+        rule.value[0] = c->lr_rule.to;
+    snprintf(rule.name, sizeof(rule.name), "%s", lr_rules[c->lr_rule.rule].name);
+    return config_write_choice(&rule, &lr_rule_table);
+}
+
+static const char *const clip_modes[] = {"", "local", "local-sqrt-k", "global", "reference", NULL};
+
+static const struct key clip_keys[] = {
+    {"norm", KEY_NUMBER, offsetof(struct config, clip.norm), .low = ABOVE_0, .high = 1e30},
+    {"mode", KEY_WORD, offsetof(struct config, clip.mode), .words = clip_modes},
+};
+static const struct section clip_section = {COUNT_OF(clip_keys), NULL};
+
+static bool read_clip(struct config *c, const struct tree *node, const char *path,
+                      struct error *err)
+{
+    c->clip.mode = CLIP_NONE;
+    c->clip.norm = 0;
+    if (node->kind == TREE_NULL)
+        return true;
+    if (node->kind != TREE_OBJECT)
+        return config_wrong(node, path, err, "null or an object");
+    if (tree_get(node, "norm") == NULL)
+        return config_missing(node, path, "norm", err);
+    c->clip.mode = CLIP_LOCAL;
+    return config_read_section(&clip_section, c, NULL, node, path, err);
+}
+
+static struct tree *write_clip(const struct config *c)
+{
+    struct tree *object;
+
+    if (c->clip.mode == CLIP_NONE)
+        return tree_new(TREE_NULL, NULL);
+    object = tree_new(TREE_OBJECT, NULL);
+    config_write_section(object, &clip_section, c, NULL);
+    return object;
+}
+
+static bool read_ratio(struct config *c, const struct tree *node, const char *path,
+                       struct error *err)
+{
+    struct at_epoch list[RATIOS_MOST] = {{.node = node}};
+    char inner[64];
+
+    c->ratios = 1;
+    if (node->kind == TREE_OBJECT && !read_epochs(list, RATIOS_MOST, &c->ratios, node, path, err))
+        return false;
+    for (uint32_t i = 0; i < c->ratios; i++) {
+        if (node->kind == TREE_OBJECT)
+            snprintf(inner, sizeof(inner), "%s.%u", path, list[i].epoch);
+        else
+            snprintf(inner, sizeof(inner), "%s", path);
+        c->ratio[i].epoch = list[i].epoch;
+        if (!config_read_number(&c->ratio[i].ratio, ABOVE_0, 1, false, list[i].node, inner, err))
+            return false;
+    }
+    return true;
+}
+
+static struct tree *write_ratio(const struct config *c)
+{
+    struct tree *object;
+    char epoch[16];
+
+    if (c->ratios == 1)
+        return tree_number(c->ratio[0].ratio, NULL);
+    object = tree_new(TREE_OBJECT, NULL);
+    for (uint32_t i = 0; i < c->ratios; i++) {
+        snprintf(epoch, sizeof(epoch), "%u", c->ratio[i].epoch);
+        tree_put(object, epoch, tree_number(c->ratio[i].ratio, NULL));
+    }
+    return object;
+}
+
+static bool read_warmup_ratios(struct config *c, const struct tree *node, const char *path,
+                               struct error *err)
+{
+    uint32_t n = 0;
+
+    c->warmup.ratios = 0;
+    if (node->kind != TREE_LIST || node->child == NULL)
+        return config_wrong(node, path, err, "a list of 1 to %d numbers", RATIOS_MOST);
+    for (const struct tree *r = node->child; r != NULL; r = r->next) {
+        if (n == RATIOS_MOST)
+            return config_wrong(node, path, err, "a list of 1 to %d numbers", RATIOS_MOST);
+        if (!config_read_number(&c->warmup.ratio[n++], ABOVE_0, 1, false, r, path, err))
+            return false;
+    }
+    c->warmup.ratios = n;
+    return true;
+}
+
+static struct tree *write_warmup_ratios(const struct config *c)
+{
+    struct tree *list = tree_new(TREE_LIST, NULL);
+
+    for (uint32_t i = 0; i < c->warmup.ratios; i++)
+        tree_add(list, tree_number(c->warmup.ratio[i], NULL));
+    return list;
+}
+
+static const struct key warmup_keys[] = {
+    {"ratios", KEY_OWN, .read = read_warmup_ratios, .write = write_warmup_ratios},
+    {"steps", KEY_WHOLE, offsetof(struct config, warmup.steps), .low = 1, .high = 1e9},
+    {"epochs", KEY_WHOLE, offsetof(struct config, warmup.epochs), .low = 1, .high = EPOCHS_MOST},
+};
+static const struct section warmup_section = {COUNT_OF(warmup_keys), NULL};
+
+static void no_warmup(struct config *c)
+{
+    memset(&c->warmup, 0, sizeof(c->warmup));
+}
+
+static bool read_warmup(struct config *c, const struct tree *node, const char *path,
+                        struct error *err)
+{
+    no_warmup(c);
+    if (node->kind == TREE_NULL)
+        return true;
+    if (node->kind != TREE_OBJECT)
+        return config_wrong(node, path, err, "null or an object");
+    if (tree_get(node, "ratios") == NULL)
+        return config_missing(node, path, "ratios", err);
+    if (!config_read_section(&warmup_section, c, NULL, node, path, err))
+        return false;
+    if (c->warmup.steps == 0 && c->warmup.epochs == 0)
+        c->warmup.epochs = 1;
+    return true;
+}
+
+static struct tree *write_warmup(const struct config *c)
+{
+    struct tree *object;
+
+    if (c->warmup.ratios == 0)
+        return tree_new(TREE_NULL, NULL);
+    object = tree_new(TREE_OBJECT, NULL);
+    config_write_section(object, &warmup_section, c, NULL);
+    tree_remove(object, c->warmup.steps == 0 ? "steps" : "epochs");
+    return object;
+}
+
+static const char *const shardings[] = {"columns", "segments", NULL};
+
+static const struct key data_keys[] = {
+    {"name", KEY_TEXT, offsetof(struct config, data.name), .high = 32},
+    {"path", KEY_TEXT, offsetof(struct config, data.path), .high = 1024},
+    {"bptt", KEY_WHOLE, offsetof(struct config, data.bptt), .low = 1, .high = BPTT_MOST},
+    {"min_count", KEY_WHOLE, offsetof(struct config, data.min_count), .low = 1, .high = 1e9},
+    {"sharding", KEY_WORD, offsetof(struct config, data.sharding), .words = shardings},
+};
+
+static bool read_data(struct config *c, const struct tree *node, const char *path,
+                      struct error *err)
+{
+    struct entry entry = {0};
+    struct section section = {COUNT_OF(data_keys), NULL};
+
+    if (!config_read_entry(&entry, &dataset_table, node, path, err))
+        return false;
+    section.settings = entry.settings;
+    config_initial_values(c->data.value, entry.settings);
+    return config_read_section(&section, c, c->data.value, node, path, err);
+}
+
+/* Where the data lie is no part of what they are, unless nothing else tells what they are. */
+static struct tree *write_data(const struct config *c)
+{
+    struct tree *object = tree_new(TREE_OBJECT, NULL);
+    struct section section = {COUNT_OF(data_keys), config_settings(&dataset_table, c->data.name)};
+    const struct dataset *set = dataset_find(c->data.name);
+
+    config_write_section(object, &section, c, c->data.value);
+    if (set == NULL || set->folder != NULL || c->data.path[0] == '\0')
+        tree_remove(object, "path");
+    return object;
+}
+
+static const struct key evaluate_keys[] = {
+    {"batch", KEY_WHOLE, offsetof(struct config, evaluate.batch), .low = 1, .high = BATCH_MOST},
+    {"bptt", KEY_WHOLE, offsetof(struct config, evaluate.bptt), .low = 1, .high = BPTT_MOST},
+};
+static const struct section evaluate_section = {COUNT_OF(evaluate_keys), NULL};
+
+static bool read_evaluate(struct config *c, const struct tree *node, const char *path,
+                          struct error *err)
+{
+    return config_read_section(&evaluate_section, c, NULL, node, path, err);
+}
+
+static struct tree *write_evaluate(const struct config *c)
+{
+    struct tree *object = tree_new(TREE_OBJECT, NULL);
+
+    config_write_section(object, &evaluate_section, c, NULL);
+    return object;
+}
+
+static const char *const decays[] = {"aggregate", "local", NULL};
+static const char *const encodings[] = {"raw", "runs16", NULL};
+
+/* The memory is read after the compressor, of which it may be the own one. */
+static const struct key regime_keys[] = {
+    {"about", KEY_TEXT, offsetof(struct config, about), .high = 256},
+    {"model", KEY_OWN, .read = read_model, .write = write_model},
+    {"data", KEY_OWN, .read = read_data, .write = write_data},
+    {"evaluate", KEY_OWN, .read = read_evaluate, .write = write_evaluate},
+    {"workers", KEY_WHOLE, offsetof(struct config, workers), .low = 1, .high = WORKERS_MOST},
+    {"batch", KEY_WHOLE, offsetof(struct config, batch), .low = 1, .high = BATCH_MOST},
+    {"total_batch", KEY_WHOLE, offsetof(struct config, total_batch), .low = 1,
+     .high = (double)BATCH_MOST * WORKERS_MOST},
+    {"epochs", KEY_WHOLE, offsetof(struct config, epochs), .low = 1, .high = EPOCHS_MOST},
+    {"seed", KEY_SEED, offsetof(struct config, seed), .high = SEED_MOST},
+    {"schedule", KEY_OWN, .read = read_schedule, .write = write_schedule},
+    {"lr_rule", KEY_OWN, .read = read_lr_rule, .write = write_lr_rule},
+    {"clip", KEY_OWN, .read = read_clip, .write = write_clip},
+    {"weight_decay_at", KEY_WORD, offsetof(struct config, weight_decay_at), .words = decays},
+    {"compressor", KEY_OWN, .read = read_compressor, .write = write_compressor},
+    {"memory", KEY_OWN, .read = read_memory, .write = write_memory},
+    {"ratio", KEY_OWN, .read = read_ratio, .write = write_ratio},
+    {"warmup", KEY_OWN, .read = read_warmup, .write = write_warmup},
+    {"compress_all", KEY_YES_NO, offsetof(struct config, compress_all), .high = 1},
+    {"encoding", KEY_WORD, offsetof(struct config, encoding), .words = encodings},
+};
+static const struct section regime_section = {COUNT_OF(regime_keys), NULL};
+
+static const struct key run_keys[] = {
+    {"device", KEY_TEXT, offsetof(struct config, device), .high = 32},
+    {"threads", KEY_WHOLE, offsetof(struct config, threads), .high = 4096},
+    {"group", KEY_WHOLE, offsetof(struct config, group), .high = WORKERS_MOST},
+    {"streams", KEY_WHOLE, offsetof(struct config, streams), .high = 64},
+    {"db", KEY_TEXT, offsetof(struct config, db), .high = 1024},
+    {"data", KEY_TEXT, offsetof(struct config, data_root), .high = 1024},
+    {"name", KEY_TEXT, offsetof(struct config, name), .high = 256},
+    {"experiment", KEY_TEXT, offsetof(struct config, experiment), .high = 128},
+    {"again", KEY_YES_NO, offsetof(struct config, again), .high = 1},
+    {"json", KEY_YES_NO, offsetof(struct config, json), .high = 1},
+    {"quiet", KEY_YES_NO, offsetof(struct config, quiet), .high = 1},
+    {"fail_on_divergence", KEY_YES_NO, offsetof(struct config, fail_on_divergence), .high = 1},
+    {"verify_wire", KEY_YES_NO, offsetof(struct config, verify_wire), .high = 1},
+};
+static const struct section run_section = {COUNT_OF(run_keys), NULL};
+
+void config_keys_defaults(struct config *c)
+{
+    memset(c, 0, sizeof(*c));
+    c->data.bptt = 35;
+    c->data.min_count = 1;
+    c->evaluate.batch = 10;
+    c->evaluate.bptt = 35;
+    c->workers = 1;
+    c->batch = 32;
+    c->epochs = 1;
+    c->seed = 1;
+    c->ratio[0].ratio = 0.001;
+    c->ratios = 1;
+    snprintf(c->device, sizeof(c->device), "auto");
+}
+
+/* One place for the ratio, so that topk:ratio=0.01 and --ratio 0.01 are the same run: what the
+ * compressor was told moves into the map.  Without such a setting all entries are sent. */
+static void settle_ratio(struct config *c)
+{
+    const struct setting *settings = config_settings(&compressor_table, c->compressor.name);
+    int i = settings != NULL ? setting_find(settings, "ratio") : -1;
+
+    if (i >= 0 && c->compressor.value[i] == 0)
+        return;
+    memset(c->ratio, 0, sizeof(c->ratio));
+    c->ratios = 1;
+    c->ratio[0].ratio = i >= 0 ? c->compressor.value[i] : 1;
+    if (i >= 0)
+        c->compressor.value[i] = 0;
+    else
+        no_warmup(c);
+}
+
+bool config_keys_read(struct config *c, const struct tree *regime, struct error *err)
+{
+    if (!config_read_section(&regime_section, c, NULL, regime, "", err))
+        return false;
+    if (tree_get(regime, "weight_decay_at") == NULL)
+        c->weight_decay_at =
+            strcmp(c->compressor.name, "none") == 0 ? DECAY_LOCAL : DECAY_AGGREGATE;
+    settle_ratio(c);
+    return true;
+}
+
+bool config_keys_read_method(struct config *c, const struct tree *regime, struct error *err)
+{
+    const struct tree *compressor = tree_get(regime, "compressor");
+    const struct tree *ratio = tree_get(regime, "ratio");
+
+    if (!read_compressor(c, compressor, "compressor", err))
+        return false;
+    if (ratio != NULL && !read_ratio(c, ratio, "ratio", err))
+        return false;
+    settle_ratio(c);
+    return true;
+}
+
+bool config_keys_check(struct config *c, const struct tree *regime, struct error *err)
+{
+    const struct tree *total = tree_get(regime, "total_batch");
+    const struct tree *schedule = tree_get(regime, "schedule");
+
+    if (tree_get(regime, "model") == NULL)
+        return config_missing(regime, "", "model", err);
+    if (tree_get(regime, "data") == NULL)
+        return config_missing(regime, "", "data", err);
+    if (schedule == NULL)
+        return config_missing(regime, "", "schedule", err);
+    if (c->phase[0].lr == LR_UNSAID)
+        return config_missing(schedule, "schedule.0", "lr", err);
+    if (total == NULL) {
+        c->total_batch = c->batch * c->workers;
+        return true;
+    }
+    if (c->total_batch % c->workers != 0)
+        return config_wrong(total, "total_batch", err, "a multiple of the %u workers", c->workers);
+    c->batch = c->total_batch / c->workers;
+    if (c->batch > BATCH_MOST)
+        return config_wrong(total, "total_batch", err, "at most %d a worker", BATCH_MOST);
+    return true;
+}
+
+struct tree *config_keys_write(const struct config *c)
+{
+    struct tree *regime = tree_new(TREE_OBJECT, NULL);
+
+    config_write_section(regime, &regime_section, c, NULL);
+    tree_remove(regime, "about");
+    tree_remove(regime, "total_batch");
+    tree_sort(regime);
+    return regime;
+}
+
+bool config_keys_read_run(struct config *c, const struct tree *run, struct error *err)
+{
+    return config_read_section(&run_section, c, NULL, run, "", err);
+}

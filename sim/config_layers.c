@@ -1,0 +1,319 @@
+#include "sim/config_layers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim/config.h"
+#include "sim/config_choice.h"
+#include "sim/config_keys.h"
+#include "sim/config_read.h"
+#include "sim/tree.h"
+
+/* Adds one key=value of a spec. */
+static bool add_setting(struct tree *object, char *setting, const char *place)
+{
+    char *equals = strchr(setting, '=');
+
+    if (equals == NULL || equals == setting || equals[1] == '\0')
+        return false;
+    *equals = '\0';
+    if (tree_get(object, setting) != NULL)
+        return false;
+    tree_put(object, setting, tree_typed(equals + 1, place));
+    return true;
+}
+
+/* NAME[:key=value,...] as {name, key: value}; NULL if it is not of that form. */
+static struct tree *parse_spec(const struct tree *text)
+{
+    struct tree *object = tree_new(TREE_OBJECT, text->place);
+    char *copy = format_text("%s", text->text);
+    char *rest = strchr(copy, ':');
+    struct tree *name;
+    bool ok = true;
+
+    if (rest != NULL)
+        *rest++ = '\0';
+    name = tree_text(copy, text->place);
+    name->exact = text->exact;
+    tree_put(object, "name", name);
+    while (ok && rest != NULL) {
+        char *comma = strchr(rest, ',');
+
+        if (comma != NULL)
+            *comma++ = '\0';
+        ok = add_setting(object, rest, text->place);
+        rest = comma;
+    }
+    free(copy);
+    if (ok)
+        return object;
+    tree_free(object);
+    return NULL;
+}
+
+static bool exclusive(const struct tree *object, const char *path, const char *a, const char *b,
+                      struct error *err)
+{
+    const struct tree *both = tree_get(object, b);
+
+    if (tree_get(object, a) == NULL || both == NULL)
+        return true;
+    return fail(err, "%s: %s%s and %s%s exclude each other", both->place, path, a, path, b);
+}
+
+bool config_layer_prepare(struct tree *layer, struct error *err)
+{
+    static const char *const choices[] = {"model", "data", "compressor", "memory", "lr_rule"};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(choices); i++) {
+        const struct tree *node = tree_get(layer, choices[i]);
+        struct tree *object;
+
+        if (node == NULL || node->kind != TREE_TEXT)
+            continue;
+        object = parse_spec(node);
+        if (object == NULL)
+            return config_wrong(node, choices[i], err, "of the form NAME[:key=value,...]");
+        tree_put(layer, choices[i], object);
+    }
+    return exclusive(layer, "", "batch", "total_batch", err) &&
+           exclusive(tree_get(layer, "warmup"), "warmup.", "steps", "epochs", err);
+}
+
+struct tree *config_layers_begin(const char *place)
+{
+    struct tree *layer = tree_new(TREE_OBJECT, place);
+
+    tree_put_path(layer, "compressor.name", tree_text("none", place));
+    tree_put_path(layer, "memory.name", tree_text("auto", place));
+    return layer;
+}
+
+static void exclude(struct tree *into, const struct tree *layer, const char *a, const char *b)
+{
+    if (tree_get(layer, a) != NULL)
+        tree_remove(into, b);
+    if (tree_get(layer, b) != NULL)
+        tree_remove(into, a);
+}
+
+static const char *name_of(const struct tree *object)
+{
+    const struct tree *name = tree_get(object, "name");
+
+    return name != NULL && name->kind == TREE_TEXT ? name->text : NULL;
+}
+
+/* Whether the layer picks another entry than stands; the settings of that are not its. */
+static bool picks_another(const struct tree *into, const struct tree *layer, const char *key)
+{
+    const char *now = name_of(tree_get(into, key));
+    const char *then = name_of(tree_get(layer, key));
+
+    return now != NULL && then != NULL && strcmp(now, then) != 0;
+}
+
+/* A map that begins at epoch 0 is a new one, any other adds to what stands. */
+static void make_way_for_ratio(struct tree *into, const struct tree *ratio)
+{
+    const struct tree *old = tree_get(into, "ratio");
+
+    tree_remove(tree_get(into, "compressor"), "ratio");
+    if (old == NULL || ratio->kind != TREE_OBJECT)
+        return;
+    if (tree_get(ratio, "0") != NULL) {
+        tree_remove(into, "ratio");
+    } else if (old->kind == TREE_NUMBER) {
+        struct tree *map = tree_new(TREE_OBJECT, old->place);
+
+        tree_put(map, "0", tree_copy(old));
+        tree_put(into, "ratio", map);
+    }
+}
+
+void config_layer_apply(struct tree *into, const struct tree *layer)
+{
+    static const char *const whole[] = {"compressor", "memory", "lr_rule"};
+
+    exclude(into, layer, "batch", "total_batch");
+    exclude(tree_get(into, "warmup"), tree_get(layer, "warmup"), "steps", "epochs");
+    if (tree_get(layer, "ratio") != NULL)
+        make_way_for_ratio(into, tree_get(layer, "ratio"));
+    if (picks_another(into, layer, "model"))
+        tree_remove(into, "model");
+    if (picks_another(into, layer, "data"))
+        tree_remove(tree_get(into, "data"), "path");
+    for (size_t i = 0; i < ARRAY_LENGTH(whole); i++)
+        if (name_of(tree_get(layer, whole[i])) != NULL)
+            tree_remove(into, whole[i]);
+    tree_merge(into, layer);
+}
+
+/* The tuned table. */
+
+static void set_place(struct tree *t, const char *place)
+{
+    free(t->place);
+    t->place = format_text("%s", place);
+    for (struct tree *c = t->child; c != NULL; c = c->next)
+        set_place(c, place);
+}
+
+/* lr, momentum and weight_decay are those of the beginning. */
+static char *tuned_path(const char *name)
+{
+    static const char *const of_phase[] = {"lr", "momentum", "nesterov", "weight_decay"};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(of_phase); i++)
+        if (strcmp(name, of_phase[i]) == 0)
+            return format_text("schedule.0.%s", name);
+    return format_text("%s", name);
+}
+
+/* What an entry says, as a layer. */
+static bool tuned_layer(struct tree **out, const struct tree *entry, struct error *err)
+{
+    char *place = format_text("%s: tuned.%s", entry->place, entry->name);
+    struct tree *layer = tree_new(TREE_OBJECT, place);
+    bool ok = true;
+
+    for (const struct tree *c = entry->child; ok && c != NULL; c = c->next) {
+        char *path = tuned_path(c->name);
+        struct tree *one = tree_new(TREE_OBJECT, place);
+        struct tree *value = tree_copy(c);
+
+        set_place(value, place);
+        tree_put_path(one, path, value);
+        ok = tree_get(one, "compressor") == NULL && tree_get(one, "ratio") == NULL;
+        if (!ok)
+            fail(err, "%s: '%.64s' is what the table goes by, so it cannot be tuned", place, path);
+        tree_merge(layer, one);
+        tree_free(one);
+        free(path);
+    }
+    free(place);
+    if (ok && config_layer_prepare(layer, err)) {
+        *out = layer;
+        return true;
+    }
+    tree_free(layer);
+    return false;
+}
+
+/* The compressor that an entry is for: as an object and as a choice. */
+static bool tuned_spec(struct tree **out, struct choice *choice, const struct tree *entry,
+                       struct error *err)
+{
+    struct tree *text = tree_text(entry->name, entry->place);
+    char *path = format_text("tuned.%s", entry->name);
+    struct tree *spec = parse_spec(text);
+    bool ok = spec != NULL && config_read_choice(choice, &compressor_table, spec, path, err);
+
+    if (spec == NULL)
+        config_wrong(text, "tuned", err, "of the form NAME[:key=value,...]");
+    tree_free(text);
+    free(path);
+    if (ok) {
+        *out = spec;
+        return true;
+    }
+    tree_free(spec);
+    return false;
+}
+
+static bool check_entry(const struct tree *entry, const struct tree *regime, struct error *err)
+{
+    struct config *scratch;
+    struct choice choice;
+    struct tree *spec, *layer, *whole;
+    bool ok;
+
+    if (!tuned_spec(&spec, &choice, entry, err))
+        return false;
+    if (!tuned_layer(&layer, entry, err)) {
+        tree_free(spec);
+        return false;
+    }
+    whole = tree_copy(regime);
+    tree_put(whole, "compressor", spec);
+    config_layer_apply(whole, layer);
+    scratch = allocate(1, sizeof(*scratch));
+    config_keys_defaults(scratch);
+    ok = config_keys_read(scratch, whole, err);
+    free(scratch);
+    tree_free(whole);
+    tree_free(layer);
+    return ok;
+}
+
+bool config_tuned_check(const struct tree *tuned, const struct tree *regime, struct error *err)
+{
+    if (tuned == NULL)
+        return true;
+    if (tuned->kind != TREE_OBJECT)
+        return config_wrong(tuned, "tuned", err, "an object");
+    for (const struct tree *entry = tuned->child; entry != NULL; entry = entry->next) {
+        if (entry->kind != TREE_OBJECT)
+            return config_wrong(entry, "tuned", err, "an object");
+        if (!check_entry(entry, regime, err))
+            return false;
+    }
+    return true;
+}
+
+/* How many settings an entry names if all of them, and the name, are those of c; else -1. */
+static int fit(const struct tree *spec, const struct choice *choice, const struct config *c)
+{
+    const struct setting *settings = config_settings(&compressor_table, choice->name);
+    int named = 0;
+
+    if (strcmp(choice->name, c->compressor.name) != 0)
+        return -1;
+    for (int i = 0; settings != NULL && settings[i].name != NULL; i++) {
+        double effective = strcmp(settings[i].name, "ratio") == 0 ? c->ratio[c->ratios - 1].ratio
+                                                                  : c->compressor.value[i];
+
+        if (tree_get(spec, settings[i].name) == NULL)
+            continue;
+        if (choice->value[i] != effective)
+            return -1;
+        named++;
+    }
+    return named;
+}
+
+bool config_tuned_find(const struct tree *tuned, const struct config *c, const struct tree **found,
+                       struct tree **layer, struct error *err)
+{
+    const struct tree *best = NULL, *rival = NULL;
+    int most = -1;
+
+    *found = NULL;
+    for (const struct tree *entry = tuned != NULL ? tuned->child : NULL; entry != NULL;
+         entry = entry->next) {
+        struct choice choice;
+        struct tree *spec;
+        int named;
+
+        if (!tuned_spec(&spec, &choice, entry, err))
+            return false;
+        named = fit(spec, &choice, c);
+        tree_free(spec);
+        if (named >= 0 && named == most)
+            rival = entry;
+        if (named > most) {
+            most = named;
+            best = entry;
+            rival = NULL;
+        }
+    }
+    if (rival != NULL)
+        return fail(err, "%s: tuned: '%s' and '%s' both fit, and neither says more", rival->place,
+                    best->name, rival->name);
+    if (best != NULL && !tuned_layer(layer, best, err))
+        return false;
+    *found = best;
+    return true;
+}

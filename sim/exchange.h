@@ -1,0 +1,30 @@
+/*
+ * exchange.h -- how messages get from the workers to everybody: into one sum, in worker order.
+ *
+ * Bytes up are what a worker sends, bytes down what it receives, per worker:
+ *
+ *     gather   up its message; down those of the K - 1 others
+ *     sum      up its message; down the sum, as large
+ *
+ * Tensors that are not compressed are a dense sum.
+ */
+#ifndef SIM_EXCHANGE_H
+#define SIM_EXCHANGE_H
+
+#include "sim/worker.h"
+
+/* Adds what the lane's messages say, and its workers' dense tensors, to sum [P]. */
+void exchange_receive(struct workers *w, struct lane *lane, float *sum);
+
+/* Bytes of the tensors that are not compressed, of one worker and step; of all, uncompressed. */
+double exchange_dense_bytes(const struct workers *w);
+double exchange_whole_bytes(const struct workers *w);
+
+/* Per worker, of message bytes added up over all workers, and of steps of dense tensors. */
+double exchange_bytes_up(const struct workers *w, double message_bytes, uint64_t steps);
+double exchange_bytes_down(const struct workers *w, double message_bytes, uint64_t steps);
+
+/* Per worker and step, as the method's paper counts. */
+double exchange_paper_bytes(const struct workers *w, double ratio);
+
+#endif

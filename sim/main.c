@@ -1,0 +1,256 @@
+/*
+ * main -- subcommands, exit codes, and the only place that prints errors.
+ *
+ *     0  done, already done, or diverged (that is a result)
+ *     1  a fault of the input      2  a command line that is wrong
+ *     3  diverged, with --fail-on-divergence
+ *     4  another process is at this run
+ */
+#include "compressors/compressor.h"
+#include "compressors/memory.h"
+#include "data/dataset.h"
+#include "models/model.h"
+#include "sim/config.h"
+#include "sim/device.h"
+#include "sim/train.h"
+#include "sim/version.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DONE, FAULT, MISUSE, DIVERGED, ELSEWHERE };
+
+struct command {
+    const char *name;
+    const char *arguments;
+    const char *about;
+    int (*run)(int argc, char **argv);
+    void (*help)(FILE *out);
+};
+
+static int fault(const struct error *err)
+{
+    fprintf(stderr, "gradpress: %s\n", err->text);
+    return FAULT;
+}
+
+static int misuse(const char *command, const char *text)
+{
+    fprintf(stderr, "gradpress: %s\n", text);
+    fprintf(stderr, "Try 'gradpress %s%s--help'.\n", command, *command != '\0' ? " " : "");
+    return MISUSE;
+}
+
+/* Dies of the signal that stopped the run, so that a shell loop stops too. */
+static int die_of(int number)
+{
+    fflush(NULL);
+    signal(number, SIG_DFL);
+    raise(number);
+    return FAULT;
+}
+
+static int train_status_code(const struct config *c, enum train_status status)
+{
+    if (status == TRAIN_ELSEWHERE) {
+        fprintf(stderr, "gradpress: %s: another process is at this run\n", c->name);
+        return ELSEWHERE;
+    }
+    return status == TRAIN_DIVERGED && c->fail_on_divergence ? DIVERGED : DONE;
+}
+
+static int train(int argc, char **argv)
+{
+    struct config *c = allocate(1, sizeof(*c));
+    enum train_status status = TRAIN_DONE;
+    struct error err;
+    char *summary = NULL;
+    bool wrong = false;
+    int stopped_by = 0;
+    int code;
+
+    if (!config_parse(c, argc, argv, &wrong, &err))
+        code = wrong ? misuse("train", err.text) : fault(&err);
+    else if (!train_run(c, &status, &summary, &stopped_by, &err))
+        code = fault(&err);
+    else
+        code = train_status_code(c, status);
+    if (summary != NULL)
+        puts(summary);
+    free(summary);
+    config_free(c);
+    free(c);
+    return stopped_by != 0 ? die_of(stopped_by) : code;
+}
+
+static void show_settings(const struct setting *settings)
+{
+    for (const struct setting *s = settings; s->name != NULL; s++)
+        printf("    %-12s %s (%g; %g to %g)\n", s->name, s->help, s->initial, s->low, s->high);
+}
+
+static void list_models(void)
+{
+    for (const struct model *const *m = models; *m != NULL; m++) {
+        printf("%-20s %s\n", (*m)->name, (*m)->paper);
+        show_settings((*m)->settings);
+    }
+}
+
+static void list_compressors(void)
+{
+    for (const struct compressor *const *c = compressors; *c != NULL; c++) {
+        printf("%-20s %s\n", (*c)->name, (*c)->about);
+        if ((*c)->paper != NULL)
+            printf("    %s\n", (*c)->paper);
+        show_settings((*c)->settings);
+    }
+}
+
+static void list_memories(void)
+{
+    for (const struct memory *const *m = memories; *m != NULL; m++) {
+        printf("%-20s %s\n", (*m)->name, (*m)->about);
+        show_settings((*m)->settings);
+    }
+}
+
+static void list_datasets(void)
+{
+    for (const struct dataset *const *d = datasets; *d != NULL; d++)
+        printf("%-20s %s\n", (*d)->name, (*d)->about);
+}
+
+static void show_regime(const char *name, const char *about, void *context)
+{
+    printf("%-20s %s\n", name, about);
+}
+
+static const struct {
+    const char *name;
+    void (*list)(void);
+} tables[] = {
+    {"models", list_models},
+    {"compressors", list_compressors},
+    {"memories", list_memories},
+    {"datasets", list_datasets},
+};
+
+static int list(int argc, char **argv)
+{
+    struct error err;
+
+    for (size_t i = 0; argc == 1 && i < ARRAY_LENGTH(tables); i++) {
+        if (strcmp(argv[0], tables[i].name) == 0) {
+            tables[i].list();
+            return DONE;
+        }
+    }
+    if (argc == 1 && strcmp(argv[0], "regimes") == 0)
+        return config_each_regime(show_regime, NULL, &err) ? DONE : fault(&err);
+    return misuse("list", argc == 1 ? "there is no such table" : "list wants the name of a table");
+}
+
+static void list_help(FILE *out)
+{
+    fputs("Tables: models, compressors, memories, datasets, regimes.\n"
+          "A setting is shown with its default and its range.\n",
+          out);
+}
+
+static int show_devices(int argc, char **argv)
+{
+    struct device dev;
+    struct error err;
+    char text[512];
+
+    if (argc > 0)
+        return misuse("devices", "devices takes no arguments");
+    if (!device_open(&dev, "cpu", 0, &err))
+        return fault(&err);
+    device_describe(&dev, text, sizeof(text));
+    printf("cpu    %s\n", text);
+    device_close(&dev);
+    if (device_probe_cuda(text, sizeof(text)))
+        printf("cuda   %s\n", text);
+    else
+        printf("cuda   not here: %s\n", text);
+    return DONE;
+}
+
+static int show_version(int argc, char **argv)
+{
+    if (argc > 0)
+        return misuse("version", "version takes no arguments");
+    printf("gradpress %s (%s), %s\n", GRADPRESS_VERSION, GRADPRESS_COMMIT, GRADPRESS_BUILD);
+    return DONE;
+}
+
+static const struct command commands[] = {
+    {"train", "REGIME [flags]", "train as K workers, every epoch a row in the database", train,
+     config_help},
+    {"list", "TABLE", "models, compressors, memories, datasets or regimes", list, list_help},
+    {"devices", "", "what --device can be here", show_devices, NULL},
+    {"version", "", "version, commit, compiler and libraries", show_version, NULL},
+};
+
+static void help(FILE *out)
+{
+    fputs("gradpress trains a real model as if K workers trained it together, compresses what\n"
+          "they send each other, counts every byte, and writes every epoch to SQLite.\n\n",
+          out);
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
+        fprintf(out, "  gradpress %-8s %-15s %s\n", commands[i].name, commands[i].arguments,
+                commands[i].about);
+    fputs("\n'gradpress COMMAND --help' tells more.  First: gradpress train lstm-kjv\n", out);
+}
+
+static bool asks_for_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+static int run(const struct command *command, int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++) {
+        if (!asks_for_help(argv[i]))
+            continue;
+        printf("Usage: gradpress %s %s\n\n%s.\n", command->name, command->arguments,
+               command->about);
+        if (command->help != NULL) {
+            putchar('\n');
+            command->help(stdout);
+        }
+        return DONE;
+    }
+    return command->run(argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    const char *names[ARRAY_LENGTH(commands)];
+    const char *near;
+    char text[256];
+
+    if (argc < 2) {
+        help(stderr);
+        return MISUSE;
+    }
+    if (asks_for_help(argv[1]) || strcmp(argv[1], "help") == 0) {
+        help(stdout);
+        return DONE;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
+        names[i] = commands[i].name;
+        if (strcmp(argv[1], names[i]) == 0 ||
+            (strcmp(argv[1], "--version") == 0 && commands[i].run == show_version))
+            return run(&commands[i], argc - 2, argv + 2);
+    }
+    near = nearest_name(argv[1], names, ARRAY_LENGTH(names));
+    snprintf(text, sizeof(text), "no such command '%s'%s%s%s", argv[1],
+             near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
+             near != NULL ? "'?" : "");
+    return misuse("", text);
+}

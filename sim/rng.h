@@ -1,0 +1,49 @@
+/*
+ * rng.h -- random numbers as a function of (key, counter), the same on every device.
+ *
+ * Philox4x32-10: Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011.
+ * There is no generator state to advance, so an element draws the same numbers whichever thread
+ * computes it, for any number of workers in a group.
+ */
+#ifndef SIM_RNG_H
+#define SIM_RNG_H
+
+#include "sim/kernel.h"
+
+/* What a number is drawn for: streams of one seed that never meet. */
+enum rng_use { RNG_INITIAL_WEIGHTS = 1, RNG_DROPOUT, RNG_COMPRESSOR, RNG_SHUFFLE, RNG_TEST };
+
+struct rng_block {
+    uint32_t word[4];
+};
+
+KERNEL_FN struct rng_block rng_block(uint64_t seed, uint32_t use, uint32_t a, uint32_t b, uint32_t c,
+                                     uint32_t d)
+{
+    struct rng_block x = {{a, b, c, d}};
+    uint32_t k0 = (uint32_t)seed;
+    uint32_t k1 = (uint32_t)(seed >> 32) ^ (use << 24);
+
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * x.word[0];
+        uint64_t p1 = (uint64_t)0xCD9E8D57u * x.word[2];
+        uint32_t y0 = (uint32_t)(p1 >> 32) ^ x.word[1] ^ k0;
+        uint32_t y2 = (uint32_t)(p0 >> 32) ^ x.word[3] ^ k1;
+
+        x.word[0] = y0;
+        x.word[1] = (uint32_t)p1;
+        x.word[2] = y2;
+        x.word[3] = (uint32_t)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return x;
+}
+
+/* Uniform on [0, 1), a multiple of 2^-24. */
+KERNEL_FN float rng_uniform(uint32_t word)
+{
+    return (float)(word >> 8) * 5.9604644775390625e-8f;
+}
+
+#endif

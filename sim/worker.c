@@ -1,0 +1,332 @@
+#include "sim/kernel.h"
+#include "sim/step.h"
+
+struct workers_share {
+    const double *square;      /* [workers] */
+    const float *sample_share; /* [workers] */
+    float threshold;           /* 0: no clipping here */
+    float *share;
+    double *norm_sum;
+    uint32_t *diverged;
+};
+
+/* Clips as torch.nn.utils.clip_grad_norm_ does. */
+KERNEL(workers_share)
+{
+    float norm = (float)sqrt(a->square[i]);
+    float share = a->sample_share[i];
+    float clip = a->threshold / (share * norm + 1e-6f);
+
+    a->share[i] = a->threshold > 0 && clip < 1 ? share * clip : share;
+    a->norm_sum[i] += (double)norm;
+    if (!(norm - norm == 0))
+        *a->diverged = 1;
+}
+
+#ifndef __CUDACC__
+
+#include "sim/worker.h"
+
+#include "compressors/sparse.h"
+#include "models/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t samples_in_batch(const struct config *c)
+{
+    return c->data.sharding == SHARD_SEGMENTS ? c->batch : c->batch * c->workers;
+}
+
+/* Whether memory none must scale or decay gradients before they are sent. */
+static bool scales(const struct config *c)
+{
+    return strcmp(c->memory.name, "none") == 0 &&
+           ((c->clip.mode != CLIP_NONE && c->clip.mode != CLIP_GLOBAL) ||
+            c->weight_decay_at == DECAY_LOCAL || c->data.sharding == SHARD_SEGMENTS);
+}
+
+static void layouts_create(struct device *dev, const struct parameters *parameters,
+                           struct layout *all, struct layout *compressed)
+{
+    size_t *n = allocate(parameters->count, sizeof(*n));
+
+    for (uint32_t i = 0; i < parameters->count; i++)
+        n[i] = parameters->item[parameters->order[i]].n;
+    layout_create(all, dev, n, parameters->count, 0);
+    layout_create(compressed, dev, n, parameters->compressed, all->length);
+    CHECK(all->length == parameters->length);
+    free(n);
+}
+
+static struct call call_of(const struct workers *w)
+{
+    return (struct call){
+        .dev = w->dev,
+        .layout = &w->compressed,
+        .all = w->count,
+        .settings = w->config->compressor.value,
+        .ratio_most = config_ratio_most(w->config),
+        .step = w->step,
+        .keep = w->keep,
+    };
+}
+
+static void lane_create(struct workers *w, struct lane *lane, const struct model *model,
+                        uint32_t classes)
+{
+    const struct config *c = w->config;
+    size_t slab = w->group * w->all.length * sizeof(float);
+    struct shape most = {w->group, c->batch, c->data.bptt};
+    struct call call = call_of(w);
+
+    graph_create(&lane->graph, w->dev, w->parameters, model, c->model.value, classes, most, true);
+    lane->slab = device_alloc(w->dev, slab);
+    if (scales(c))
+        lane->scaled = device_alloc(w->dev, slab);
+    message_create(&lane->message, w->compressor, &call, w->group);
+}
+
+/* The step, what is kept of each tensor and each worker's share: one block. */
+static size_t block_bytes(const struct workers *w)
+{
+    return sizeof(struct step) + w->compressed.count * sizeof(uint32_t) + w->count * sizeof(float);
+}
+
+void workers_create(struct workers *w, struct device *dev, const struct config *c,
+                    const struct model *model, struct parameters *parameters, uint32_t classes,
+                    uint32_t group, uint32_t lanes)
+{
+    size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
+    size_t p;
+
+    *w = (struct workers){.dev = dev,
+                          .config = c,
+                          .compressor = compressor_find(c->compressor.name),
+                          .memory = memory_find(c->memory.name),
+                          .count = c->workers,
+                          .group = group,
+                          .lanes = lanes,
+                          .parameters = parameters,
+                          .state_samples = samples_in_batch(c)};
+    layouts_create(dev, parameters, &w->all, &w->compressed);
+    p = w->all.length * sizeof(float);
+    w->params = device_alloc(dev, p);
+    w->transposed = device_alloc(dev, p);
+    for (uint32_t i = 0; i < memory_slabs(w->memory); i++)
+        w->kept[i] = device_alloc(dev, w->count * p);
+    w->step = device_alloc(dev, block_bytes(w));
+    w->keep = (uint32_t *)(void *)(w->step + 1);
+    w->sample_share = (float *)(void *)(w->keep + w->compressed.count);
+    w->share = device_alloc(dev, w->count * sizeof(*w->share));
+    w->square = device_alloc(dev, w->count * sizeof(*w->square));
+    w->norm_sum = device_alloc(dev, w->count * sizeof(*w->norm_sum));
+    w->loss_sum = device_alloc(dev, rows * sizeof(*w->loss_sum));
+    w->diverged = device_alloc(dev, sizeof(*w->diverged));
+    w->traffic = device_alloc(dev, sizeof(*w->traffic));
+    for (uint32_t i = 0; i < lanes; i++)
+        lane_create(w, &w->lane[i], model, classes);
+    w->state = device_alloc(dev, w->state_samples * w->lane[0].graph.state * sizeof(float));
+}
+
+void workers_destroy(struct workers *w)
+{
+    size_t p = w->all.length * sizeof(float);
+    size_t rows;
+
+    if (w->dev == NULL)
+        return;
+    rows = (size_t)w->count * w->config->batch * w->config->data.bptt;
+    device_free(w->dev, w->state,
+                w->state_samples * w->lane[0].graph.state * sizeof(float));
+    for (uint32_t i = 0; i < w->lanes; i++) {
+        message_destroy(&w->lane[i].message, w->dev, w->group);
+        device_free(w->dev, w->lane[i].slab, w->group * p);
+        device_free(w->dev, w->lane[i].scaled, w->group * p);
+        graph_destroy(&w->lane[i].graph);
+    }
+    device_free(w->dev, w->traffic, sizeof(*w->traffic));
+    device_free(w->dev, w->diverged, sizeof(*w->diverged));
+    device_free(w->dev, w->loss_sum, rows * sizeof(*w->loss_sum));
+    device_free(w->dev, w->norm_sum, w->count * sizeof(*w->norm_sum));
+    device_free(w->dev, w->square, w->count * sizeof(*w->square));
+    device_free(w->dev, w->share, w->count * sizeof(*w->share));
+    device_free(w->dev, w->step, block_bytes(w));
+    for (uint32_t i = 0; i < MEMORY_SLABS; i++)
+        device_free(w->dev, w->kept[i], w->count * p);
+    device_free(w->dev, w->transposed, p);
+    device_free(w->dev, w->params, p);
+    layout_destroy(&w->compressed);
+    layout_destroy(&w->all);
+    *w = (struct workers){0};
+}
+
+size_t workers_bytes(struct device *dev, const struct config *c,
+                     const struct parameters *parameters)
+{
+    uint32_t slabs = memory_slabs(memory_find(c->memory.name));
+    size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
+
+    return (2 + (size_t)slabs * c->workers) * parameters->length * sizeof(float) +
+           rows * sizeof(double);
+}
+
+size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct model *model,
+                          struct parameters *parameters, uint32_t classes, uint32_t group)
+{
+    struct shape most = {group, c->batch, c->data.bptt};
+    struct workers w = {.dev = dev, .config = c, .count = c->workers};
+    const struct compressor *compressor = compressor_find(c->compressor.name);
+    struct call call;
+    size_t bytes = graph_measure(dev, parameters, model, c->model.value, classes, most, true);
+
+    layouts_create(dev, parameters, &w.all, &w.compressed);
+    call = call_of(&w);
+    bytes += message_bytes_needed(compressor, &call, group);
+    bytes += (scales(c) ? 2 : 1) * group * parameters->length * sizeof(float);
+    bytes += group * w.all.tiles.up_stride * (6 * sizeof(uint32_t) + 2 * sizeof(double));
+    layout_destroy(&w.all);
+    layout_destroy(&w.compressed);
+    return bytes;
+}
+
+void step_block_create(struct step_block *b, const struct workers *w)
+{
+    *b = (struct step_block){.size = block_bytes(w)};
+    b->bytes = allocate(b->size, 1);
+    b->keep = (uint32_t *)(void *)((char *)b->bytes + sizeof(struct step));
+    b->sample_share = (float *)(void *)(b->keep + w->compressed.count);
+}
+
+void step_block_destroy(struct step_block *b)
+{
+    free(b->bytes);
+    *b = (struct step_block){0};
+}
+
+void step_block_post(const struct step_block *b, const struct workers *w)
+{
+    memcpy(b->bytes, &b->step, sizeof(b->step));
+    device_post(w->dev, w->step, b->bytes, b->size);
+}
+
+void workers_begin_epoch(struct workers *w)
+{
+    device_clear(w->dev, w->state,
+                 w->state_samples * w->lane[0].graph.state * sizeof(float));
+}
+
+/* A group of workers takes a lane. */
+static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers)
+{
+    const struct config *c = w->config;
+
+    lane->call = (struct memory_call){.call = call_of(w),
+                                      .settings = c->memory.value,
+                                      .grad = lane->slab,
+                                      .share = w->share + first,
+                                      .scaled = lane->scaled,
+                                      .method = w->compressor};
+    lane->call.call.first = first;
+    lane->call.call.workers = workers;
+    lane->message.senders = workers;
+    if (c->weight_decay_at == DECAY_LOCAL)
+        lane->call.params = w->params;
+    for (uint32_t i = 0; i < memory_slabs(w->memory); i++)
+        lane->call.slab[i] = w->kept[i] + first * w->all.length;
+}
+
+void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
+                       uint32_t first, struct shape shape)
+{
+    const struct config *c = w->config;
+    bool segments = c->data.sharding == SHARD_SEGMENTS;
+    uint32_t column = segments ? 0 : first * shape.samples;
+    uint64_t position = segments ? (uint64_t)first * c->data.bptt : 0;
+    size_t rows = (size_t)c->batch * c->data.bptt;
+
+    enter(w, lane, first, shape.workers);
+    device_scratch_reset(w->dev);
+    if (shape.steps == 0) {
+        device_clear(w->dev, lane->slab, shape.workers * w->all.length * sizeof(float));
+        return;
+    }
+    stream_batch(data, w->dev, w->step, position, column, shape.workers * shape.samples,
+                 shape.steps, lane->graph.token, lane->graph.target);
+    graph_run(&lane->graph, &(struct pass){.shape = shape,
+                                           .params = w->params,
+                                           .transposed = w->transposed,
+                                           .slab = lane->slab,
+                                           .stride = w->all.length,
+                                           .step = w->step,
+                                           .first_sample = (uint64_t)first * shape.samples,
+                                           .state = w->state,
+                                           .state_samples = w->state_samples,
+                                           .state_first = column,
+                                           .loss = w->loss_sum + first * rows,
+                                           .diverged = w->diverged});
+}
+
+/* The threshold for the gradient of a worker, undivided. */
+static double clip_threshold(const struct config *c)
+{
+    switch (c->clip.mode) {
+    case CLIP_LOCAL:
+        return c->clip.norm;
+    case CLIP_LOCAL_SQRT_K:
+        return c->clip.norm / sqrt(c->workers);
+    case CLIP_REFERENCE:
+        return c->clip.norm * c->workers;
+    default:
+        return 0;
+    }
+}
+
+void workers_clip(struct workers *w, struct lane *lane)
+{
+    uint32_t first = lane->call.call.first;
+    uint32_t workers = lane->call.call.workers;
+
+    layout_squares(&w->all, workers, lane->slab, w->square + first);
+    LAUNCH(w->dev, workers_share, workers, .square = w->square + first,
+           .sample_share = w->sample_share + first,
+           .threshold = (float)clip_threshold(w->config), .share = w->share + first,
+           .norm_sum = w->norm_sum + first, .diverged = w->diverged);
+}
+
+void workers_compensate(struct workers *w, struct lane *lane)
+{
+    lane->call.call.wanted = w->memory->compensate(&lane->call);
+}
+
+void workers_encode(struct workers *w, struct lane *lane)
+{
+    w->compressor->encode(&lane->call.call, &lane->message);
+    lane->call.call.wanted = NULL;
+    message_weigh(&lane->message, &w->compressed, w->config->encoding, w->traffic, NULL);
+}
+
+void workers_update(struct workers *w, struct lane *lane)
+{
+    if (w->memory->update != NULL)
+        w->memory->update(&lane->call, &lane->message);
+}
+
+double workers_kept_norm(struct workers *w)
+{
+    double *square = allocate(w->count, sizeof(*square));
+    double sum = 0;
+
+    if (w->memory->kept >= 0) {
+        device_scratch_reset(w->dev);
+        layout_squares(&w->compressed, w->count, w->kept[w->memory->kept], w->square);
+        device_download(w->dev, square, w->square, w->count * sizeof(*square));
+    }
+    for (uint32_t i = 0; i < w->count; i++)
+        sum += square[i];
+    free(square);
+    return sqrt(sum / w->count);
+}
+
+#endif

@@ -1,0 +1,106 @@
+/*
+ * worker.h -- the K simulated workers: what each has of its own, and what they do in a step.
+ *
+ * In synchronous training all workers hold the same weights.  So there is one arena of parameters,
+ * and workers run stacked in groups, as a batch dimension: a group's forward and data-gradient are
+ * one, and only what follows is kept per worker: its gradient (a row of the group's slab), its
+ * memory (residual, velocity), its recurrent state.
+ *
+ * A lane is what one group needs while it runs: activations, a slab, messages.  Groups go round
+ * the lanes, one stream each.
+ *
+ * Who divides: a worker's gradient is the mean over its own samples; share[k] scales it (clipping,
+ * and K b_k / sum b in a step where workers have unequal samples); the optimizer alone divides by K.
+ */
+#ifndef SIM_WORKER_H
+#define SIM_WORKER_H
+
+#include "compressors/memory.h"
+#include "data/stream.h"
+#include "sim/config.h"
+#include "sim/graph.h"
+#include "sim/layout.h"
+#include "sim/step.h"
+#include "sim/wire.h"
+
+#define LANES_MOST DEVICE_STREAMS
+
+struct lane {
+    struct graph graph;
+    float *slab;   /* [group][P] gradients of the group's workers */
+    float *scaled; /* [group][P] with memory none, where gradients are clipped or decayed */
+    struct message message;
+    struct memory_call call; /* of the group that is in the lane */
+};
+
+struct workers {
+    struct device *dev;
+    const struct config *config;
+    const struct compressor *compressor;
+    const struct memory *memory;
+    uint32_t count; /* K */
+    uint32_t group, lanes;
+
+    struct parameters *parameters;
+    struct layout all;        /* every tensor, P floats */
+    struct layout compressed; /* those that go through the compressor: a prefix */
+
+    float *params, *transposed; /* [P] */
+    float *kept[MEMORY_SLABS];  /* [K][P] */
+    float *state;               /* recurrent, of all samples */
+    size_t state_samples;
+    struct lane lane[LANES_MOST];
+
+    /* One block on the device, filled by one copy before a step. */
+    struct step *step;
+    uint32_t *keep;      /* [tensors] entries of each compressed tensor to keep */
+    float *sample_share; /* [K] K b_k / sum b */
+
+    float *share;        /* [K] the same, times the clip factor */
+    double *square;      /* [K] of the gradient's norm */
+    double *norm_sum;    /* [K] of the norms over the epoch's steps */
+    double *loss_sum;    /* [K][samples][steps] over the epoch's steps */
+    uint32_t *diverged;  /* 1 once a loss or a gradient was not finite */
+    struct traffic *traffic;
+};
+
+/* Host's copy of the block at `step`. */
+struct step_block {
+    struct step step;
+    uint32_t *keep;
+    float *sample_share;
+    void *bytes;
+    size_t size;
+};
+
+void workers_create(struct workers *w, struct device *dev, const struct config *c,
+                    const struct model *model, struct parameters *parameters, uint32_t classes,
+                    uint32_t group, uint32_t lanes);
+void workers_destroy(struct workers *w);
+
+/* What workers_create() would allocate besides the lanes, and for one lane. */
+size_t workers_bytes(struct device *dev, const struct config *c,
+                     const struct parameters *parameters);
+size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct model *model,
+                          struct parameters *parameters, uint32_t classes, uint32_t group);
+
+void step_block_create(struct step_block *b, const struct workers *w);
+void step_block_destroy(struct step_block *b);
+void step_block_post(const struct step_block *b, const struct workers *w);
+
+/* Zero recurrent state: at the beginning of an epoch. */
+void workers_begin_epoch(struct workers *w);
+
+/* A group's part of a step, in the order in which it happens: workers first ... first +
+ * shape.workers - 1.  Workers without samples in this step (shape.steps 0) have zero gradients. */
+void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
+                       uint32_t first, struct shape shape);
+void workers_clip(struct workers *w, struct lane *lane);
+void workers_compensate(struct workers *w, struct lane *lane);
+void workers_encode(struct workers *w, struct lane *lane);
+void workers_update(struct workers *w, struct lane *lane);
+
+/* Of all workers together: the root of the mean of |what is kept|^2, NOT for inside a step. */
+double workers_kept_norm(struct workers *w);
+
+#endif
