@@ -26,7 +26,7 @@ static void *module_open(struct error *err)
         fail(err, "this gradpress was built without CUDA (there is no '%s')", path);
         return NULL;
     }
-    module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    module = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (module == NULL)
         fail(err, "the CUDA module does not load: %s", dlerror());
     return module;

@@ -67,13 +67,14 @@ struct sort {
 };
 
 struct device_ops {
-    const char *name; /* what --device takes */
+    const char *name;   /* what --device takes */
     size_t chunk_bytes; /* of logits that should lie together: on a CPU, in its cache */
 
     bool (*open)(struct device *dev, unsigned index, struct error *err);
     void (*close)(struct device *dev);
-    void (*describe)(struct device *dev, char *text, size_t room); /* model and libraries, one line */
-    size_t (*memory_free)(struct device *dev);                     /* bytes */
+    void (*describe)(struct device *dev, char *text,
+                     size_t room);             /* model and libraries, one line */
+    size_t (*memory_free)(struct device *dev); /* bytes */
 
     void *(*alloc)(struct device *dev, size_t bytes); /* zeroed; NULL if there is no room */
     void (*free)(struct device *dev, void *memory);
@@ -97,7 +98,9 @@ struct device_ops {
     void (*sort)(struct device *dev, const struct sort *s);
 
     /* Optional, NULL where there is one stream: what follows goes to stream s; an event marks the
-     * current stream's work so far; the current stream waits for an event. */
+     * current stream's work so far; the current stream waits for an event of this step.  Within a
+     * step all streams wait for what stands before its first device_stream(), and what follows it
+     * waits for all of them. */
     void (*stream)(struct device *dev, uint32_t s);
     void (*signal)(struct device *dev, uint32_t event);
     void (*await)(struct device *dev, uint32_t event);
@@ -109,13 +112,14 @@ struct device_ops {
     void (*step_end)(struct device *dev);
 
     /* A small copy to the device ahead of the step, without waiting for what runs; and one back
-     * that is asked for, not waited for: peek() starts it, peeked() says whether it is there. */
+     * that is asked for, not waited for: peek() starts it (unless one has been started and not been
+     * read), peeked() reads it if it is there. */
     void (*post)(struct device *dev, void *to, const void *from, size_t bytes);
     void (*peek)(struct device *dev, const void *from, size_t bytes);
     bool (*peeked)(struct device *dev, void *to, size_t bytes);
 };
 
-#define DEVICE_STREAMS 8
+#define DEVICE_STREAMS   8
 #define DEVICE_SCRATCHES 64
 
 struct device {
@@ -158,7 +162,7 @@ bool device_probe_cuda(char *text, size_t room);
 void device_describe(struct device *dev, char *text, size_t room);
 size_t device_memory_free(struct device *dev);
 
-void *device_alloc(struct device *dev, size_t bytes); /* zeroed, never NULL */
+void *device_alloc(struct device *dev, size_t bytes);             /* zeroed, never NULL */
 void device_free(struct device *dev, void *memory, size_t bytes); /* memory may be NULL */
 void device_upload(struct device *dev, void *to, const void *from, size_t bytes);
 void device_download(struct device *dev, void *to, const void *from, size_t bytes);
@@ -178,6 +182,10 @@ void device_run_tiles(struct device *dev, struct tile_kernel *k, const struct ti
                       uint32_t workers, const void *args);
 
 void device_gemm(struct device *dev, const struct gemm *g);
+
+/* The same with the fields of struct gemm by name. */
+#define GEMM(dev, ...) device_gemm((dev), &(struct gemm){__VA_ARGS__})
+
 /* out [columns][rows] := in [rows][columns] */
 void device_transpose(struct device *dev, const float *in, size_t rows, size_t columns, float *out);
 void device_softmax_loss(struct device *dev, const struct softmax_loss *s);
