@@ -8,11 +8,7 @@ extern const struct compressor none_compressor;
 extern const struct compressor topk_compressor;
 
 const struct compressor *const compressors[] = {
-    &dgc_compressor,
-    &gradient_dropping_compressor,
-    &none_compressor,
-    &topk_compressor,
-    NULL,
+    &dgc_compressor, &gradient_dropping_compressor, &none_compressor, &topk_compressor, NULL,
 };
 
 const struct compressor *compressor_find(const char *name)

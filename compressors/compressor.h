@@ -32,13 +32,13 @@ enum part_kind { NO_PART, INDICES, VALUES };
  * length is the compressed tensors'. */
 struct call {
     struct device *dev;
-    const struct layout *layout;   /* the compressed tensors */
-    uint32_t first, workers, all;  /* workers first ... first + workers - 1 of all */
-    const double *settings;        /* in the order of compressor.settings */
-    double ratio_most;             /* the largest share of entries that any step keeps */
-    const struct step *step;       /* on the device */
-    const uint32_t *keep;          /* [tensors] on the device: entries to keep in this step */
-    const float *wanted;           /* [workers][stride] in encode(); NULL elsewhere */
+    const struct layout *layout;  /* the compressed tensors */
+    uint32_t first, workers, all; /* workers first ... first + workers - 1 of all */
+    const double *settings;       /* in the order of compressor.settings */
+    double ratio_most;            /* the largest share of entries that any step keeps */
+    const struct step *step;      /* on the device */
+    const uint32_t *keep;         /* [tensors] on the device: entries to keep in this step */
+    const float *wanted;          /* [workers][stride] in encode(); NULL elsewhere */
 };
 
 /* Where decode() puts what a message says: the one sum (one_sum), or a slab of each sender's own.

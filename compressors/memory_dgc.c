@@ -24,8 +24,7 @@ TILE_KERNEL(memory_dgc_accumulate)
     float m = a->momentum >= 0 ? a->momentum : a->step->momentum;
     bool nesterov = a->step->nesterov != 0;
 
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         size_t i = tile_at(t, s);
         float g =
             memory_gradient(share, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
@@ -47,8 +46,7 @@ TILE_KERNEL(memory_dgc_plain)
 {
     float share = a->share[t->worker];
 
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         size_t i = tile_at(t, s);
 
         a->v[i] +=
@@ -65,8 +63,9 @@ enum { V, U };
 
 static const struct setting settings[] = {
     [MOMENTUM] = {"momentum", -1, -1, 0.9999, "of the correction; -1: the schedule's"},
-    [CORRECTION] = {"correction", 1, 0, 1, "momentum correction; without: a plain residual, and "
-                                           "momentum is the optimizer's"},
+    [CORRECTION] = {"correction", 1, 0, 1,
+                    "momentum correction; without: a plain residual, and "
+                    "momentum is the optimizer's"},
     [MASKING] = {"masking", 1, 0, 1, "momentum factor masking"},
     {0},
 };
@@ -81,8 +80,7 @@ static const float *dgc_compensate(const struct memory_call *m)
                      .momentum = (float)m->settings[MOMENTUM], .u = m->slab[U], .v = m->slab[V]);
     else
         LAUNCH_TILES(m->call.dev, memory_dgc_plain, tiles, m->call.workers, .grad = m->grad,
-                     .share = m->share, .params = m->params, .step = m->call.step,
-                     .v = m->slab[V]);
+                     .share = m->share, .params = m->params, .step = m->call.step, .v = m->slab[V]);
     return m->slab[V];
 }
 
@@ -95,8 +93,7 @@ static void dgc_update(const struct memory_call *m, const struct message *sent)
     if (m->settings[MASKING] != 0 && m->settings[CORRECTION] != 0)
         m->method->decode(
             &m->call, sent,
-            (struct target){
-                .how = CLEAR, .to = m->slab[U], .stride = stride, .spare_whole = true});
+            (struct target){.how = CLEAR, .to = m->slab[U], .stride = stride, .spare_whole = true});
 }
 
 static bool dgc_owns_momentum(const double *values)

@@ -16,8 +16,7 @@ TILE_KERNEL(memory_none_scale)
 {
     float share = a->share[t->worker];
 
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         size_t i = tile_at(t, s);
 
         a->wanted[i] =

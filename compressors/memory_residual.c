@@ -19,8 +19,7 @@ TILE_KERNEL(memory_residual_add)
 {
     float share = a->share[t->worker];
 
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         size_t i = tile_at(t, s);
         float g =
             memory_gradient(share, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
@@ -52,10 +51,9 @@ static const float *residual_compensate(const struct memory_call *m)
 
 static void residual_update(const struct memory_call *m, const struct message *sent)
 {
-    m->method->decode(&m->call, sent,
-                      (struct target){.how = SUBTRACT,
-                                      .to = m->slab[0],
-                                      .stride = m->call.layout->tiles.stride});
+    m->method->decode(
+        &m->call, sent,
+        (struct target){.how = SUBTRACT, .to = m->slab[0], .stride = m->call.layout->tiles.stride});
 }
 
 const struct memory residual_memory = {

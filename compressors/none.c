@@ -29,8 +29,7 @@ struct none_take {
 
 TILE_KERNEL(none_take)
 {
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         float *to = &a->to[tile_at(t, s)];
         float value = a->value[tile_at(t, s)];
 

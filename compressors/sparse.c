@@ -18,8 +18,7 @@ TILE_KERNEL(sparse_count)
         tile_put(t, a->equal, 0);
         return;
     }
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         uint32_t size = float_size(a->x[tile_at(t, s)]);
 
         above[s] = tile_live(t, s) & (size > threshold);
@@ -34,7 +33,7 @@ struct sparse_compact {
     const uint32_t *threshold, *ties;        /* [workers][tensors] */
     const uint32_t *above, *equal;           /* of tiles */
     const uint32_t *above_scan, *equal_scan; /* over all tiles of all workers */
-    const uint32_t *room_first;              /* [tensors] tile of the message where a tensor begins */
+    const uint32_t *room_first; /* [tensors] tile of the message where a tensor begins */
     size_t room_stride;
     uint32_t *index;
     float *value; /* [workers][room_stride] */
@@ -55,19 +54,17 @@ TILE_KERNEL(sparse_compact)
 
     if (a->above[t->result] == 0 && (a->equal[t->result] == 0 || equal_before >= ties))
         return;
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         uint32_t size = float_size(a->x[tile_at(t, s)]);
 
         above[s] = tile_live(t, s) & (size > threshold);
         equal[s] = tile_live(t, s) & (size == threshold);
     }
     tile_rank(t, equal, rank);
-    EACH_SLOT(s)
+    EACH_SLOT (s)
         above[s] |= equal[s] & (equal_before + rank[s] < ties);
     tile_rank(t, above, rank);
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         if (above[s]) {
             a->index[to + rank[s]] = (uint32_t)(t->begin + tile_element(t, s));
             a->value[to + rank[s]] = a->x[tile_at(t, s)];
@@ -105,8 +102,7 @@ TILE_KERNEL(sparse_put)
 
     if (t->begin >= count || (a->spare_whole && count == a->n[t->tensor]))
         return;
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         if (t->begin + tile_element(t, s) < count) {
             size_t at = a->index[tile_at(t, s)];
             float value = a->value[tile_at(t, s)];

@@ -8,9 +8,9 @@
 
 struct dataset {
     const char *name;
-    const char *about;             /* one line for list */
-    const char *folder;            /* below a root of data; NULL: data.path names it */
-    const char *make;              /* how to get it, a sentence that ends the error when it is absent */
+    const char *about;  /* one line for list */
+    const char *folder; /* below a root of data; NULL: data.path names it */
+    const char *make;   /* how to get it, a sentence that ends the error when it is absent */
     const struct setting *settings; /* besides those every text has */
 };
 

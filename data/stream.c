@@ -56,8 +56,8 @@ void stream_batch(const struct stream *s, struct device *dev, const struct step 
                   uint32_t *token, uint32_t *target)
 {
     LAUNCH_ROWS(dev, stream_read, columns, steps, .from = s->token + first * s->rows,
-                .rows = s->rows, .step = step, .position = position, .steps = steps,
-                .token = token, .target = target);
+                .rows = s->rows, .step = step, .position = position, .steps = steps, .token = token,
+                .target = target);
 }
 
 #endif

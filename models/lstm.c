@@ -27,13 +27,13 @@ static void lstm_build(struct graph *g, const double *values, uint32_t classes)
     float dropout = (float)values[DROPOUT];
     struct node *x = graph_embedding(g, "encoder.weight", classes, hidden, 0.1f);
 
-    x = graph_dropout(g, x, dropout);                      /* K B, T, H */
+    x = graph_dropout(g, x, dropout); /* K B, T, H */
     for (uint32_t layer = 0; layer < (uint32_t)values[LAYERS]; layer++) {
-        x = graph_lstm(g, x, "rnn", layer, hidden);        /* K B, 1 + T, H */
-        x = graph_dropout(g, x, dropout);                  /* K B, T, H */
+        x = graph_lstm(g, x, "rnn", layer, hidden); /* K B, 1 + T, H */
+        x = graph_dropout(g, x, dropout);           /* K B, T, H */
     }
     x = graph_linear(g, x, "decoder", classes, 0.1f, values[TIED] ? "encoder.weight" : NULL);
-    graph_softmax_loss(g, x);                              /* K B T, V */
+    graph_softmax_loss(g, x); /* K B T, V */
 }
 
 const struct model lstm_model = {

@@ -730,7 +730,8 @@ static bool write_epoch(struct store *store, void *arg, struct error *err)
         " bytes_down, bytes_paper, grad_norm, residual_norm, scored, seconds, samples_per_second)"
         " values (:run, :epoch, :train_loss, :valid_loss, :perplexity, :lr,"
         " :steps, :samples, :density, :density_union, :bytes_dense, :bytes_up, :bytes_up_step,"
-        " :bytes_down, :bytes_paper, :grad_norm, :residual_norm, :scored, :seconds, :samples_per_second)",
+        " :bytes_down, :bytes_paper, :grad_norm, :residual_norm, :scored, :seconds, "
+        ":samples_per_second)",
         err);
 
     if (statement == NULL)

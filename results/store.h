@@ -28,7 +28,7 @@ struct run_row {
     uint64_t seed;
     const struct store_pair {
         const char *key, *value;
-    } *settings;
+    } * settings;
     size_t settings_count;
 };
 

@@ -4,7 +4,8 @@
  * A regime is JSON; regimes/README.md tells every key.  What counts, later over earlier: the
  * defaults, the regime, the most specific match of its "tuned" table, --with files, then flags and
  * --set in the order given.  The result is checked as a whole, so that a mistake in any of them is
- * one sentence with its place.  This is the only door to cJSON.
+ * one sentence with its place.  In the files: config_flags parses the command line, config_find finds
+ * regimes, config_layers lays one over another, config_keys knows every key, tree is JSON.
  */
 #ifndef SIM_CONFIG_H
 #define SIM_CONFIG_H
@@ -74,8 +75,8 @@ struct config {
         enum clip_mode mode;
         double norm;
     } clip;
-    enum decay_at weight_decay_at; /* where there is no compression: local */
-    struct choice compressor;
+    enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
+    struct choice compressor;      /* its own "ratio" has moved into ratio[] and is 0 */
     struct choice memory;
     struct {
         uint32_t epoch;
@@ -123,7 +124,7 @@ void config_free(struct config *c);
 /* The flags of train in groups, from the table that parses them. */
 void config_help(FILE *out);
 
-/* Calls show for every regime in the folder of regimes, in order of names. */
+/* Calls show for every regime that a name finds, in order of names. */
 bool config_each_regime(void (*show)(const char *name, const char *about, void *context),
                         void *context, struct error *err);
 

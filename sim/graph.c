@@ -32,11 +32,8 @@ size_t graph_measure(struct device *dev, struct parameters *parameters, const st
     struct graph *g = allocate(1, sizeof(*g));
     size_t bytes;
 
-    *g = (struct graph){.dev = dev,
-                        .parameters = parameters,
-                        .most = most,
-                        .training = training,
-                        .dry = true};
+    *g = (struct graph){
+        .dev = dev, .parameters = parameters, .most = most, .training = training, .dry = true};
     build(g, model, values, classes);
     bytes = g->bytes;
     graph_destroy(g);
@@ -147,8 +144,7 @@ void graph_transpose(struct device *dev, const struct parameters *parameters, co
         const struct parameter *p = &parameters->item[i];
 
         if (p->transposed)
-            device_transpose(dev, params + p->at, p->dim[0], p->n / p->dim[0],
-                             transposed + p->at);
+            device_transpose(dev, params + p->at, p->dim[0], p->n / p->dim[0], transposed + p->at);
     }
 }
 
@@ -186,8 +182,7 @@ static void run_tail(struct graph *g, const struct pass *p)
         for (size_t row = 0; row < rows; row += g->chunk_rows) {
             size_t left = rows - row;
 
-            part.chunk =
-                (struct chunk){w, 1, row, left < g->chunk_rows ? left : g->chunk_rows};
+            part.chunk = (struct chunk){w, 1, row, left < g->chunk_rows ? left : g->chunk_rows};
             run_chunk(g, &part);
         }
     }

@@ -88,9 +88,9 @@ struct graph {
     struct node *node[NODES_MOST];
     uint32_t nodes;
     uint32_t tail;
-    size_t state; /* floats of recurrent state of one sample */
+    size_t state;             /* floats of recurrent state of one sample */
     uint32_t *token, *target; /* [workers * samples][steps] on the device: the batch */
-    size_t chunk_rows; /* the most rows in a chunk of the tail */
+    size_t chunk_rows;        /* the most rows in a chunk of the tail */
     struct buffer {
         void *memory;
         size_t bytes;

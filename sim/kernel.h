@@ -51,12 +51,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TILE 256
+#define TILE       256
 #define TILE_LANES 32
 
 /* How tensors lie in an arena of tiles, as kernels see it: every tensor starts on a tile. */
 struct tiles {
-    uint32_t count;         /* tiles of one worker */
+    uint32_t count; /* tiles of one worker */
     uint32_t tensors;
     size_t stride;          /* floats from one worker's slab to the next */
     size_t up_stride;       /* results from one worker's tiles to the next's */
@@ -101,7 +101,8 @@ struct tile_kernel {
     void *cuda;
 };
 
-/* clang-format off: it would join what the preprocessor must keep apart. */
+/* The formatter would join what the preprocessor must keep apart. */
+/* clang-format off */
 #ifdef __CUDACC__
 
 #define KERNEL_FN static __device__ __forceinline__
@@ -305,7 +306,7 @@ KERNEL_FN bool tile_leads(const struct tile *t)
 }
 
 /* Adds to a count that several elements share; of integers, so that the order is no matter. */
-KERNEL_FN void count_add(uint64_t *count, uint64_t value)
+KERNEL_FN void count_add(uint64_t *count, uint64_t value) /* NOLINT(readability-non-const-parameter) */
 {
     __atomic_fetch_add(count, value, __ATOMIC_RELAXED);
 }
@@ -463,12 +464,12 @@ KERNEL_FN uint32_t float_size(float x)
 }
 
 /* Every lane computes the value (a tile_sum() needs them all), one writes it. */
-#define tile_put(t, array, value)                 \
-    do {                                          \
-        __typeof__(value) value_ = (value);       \
-                                                  \
-        if (tile_leads(t))                        \
-            (array)[(t)->result] = value_;        \
+#define tile_put(t, array, value)           \
+    do {                                    \
+        __typeof__(value) value_ = (value); \
+                                            \
+        if (tile_leads(t))                  \
+            (array)[(t)->result] = value_;  \
     } while (0)
 
 #endif

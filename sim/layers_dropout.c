@@ -14,8 +14,8 @@ struct dropout {
     const float *in; /* [samples][in_rows][features], time t at row t + lead */
     float *out;      /* [samples][out_rows][features] */
     uint32_t steps, in_rows, out_rows, lead, features;
-    uint32_t backward;         /* 1: out is read as a gradient, in is written */
-    const struct step *step;   /* NULL: nothing is dropped */
+    uint32_t backward;       /* 1: out is read as a gradient, in is written */
+    const struct step *step; /* NULL: nothing is dropped */
     float probability;
     uint32_t node;
     uint64_t first_sample;
@@ -32,9 +32,9 @@ ROW_KERNEL(dropout)
     struct rng_block draw = {{0, 0, 0, 0}};
 
     if (a->step)
-        draw = rng_block(a->step->seed, RNG_DROPOUT, (uint32_t)column | a->node << 20,
-                         (uint32_t)time, (uint32_t)(a->first_sample + sample),
-                         (uint32_t)a->step->number);
+        draw =
+            rng_block(a->step->seed, RNG_DROPOUT, (uint32_t)column | a->node << 20, (uint32_t)time,
+                      (uint32_t)(a->first_sample + sample), (uint32_t)a->step->number);
     for (uint32_t i = 0; i < DROPOUT_BLOCK; i++) {
         size_t j = column * DROPOUT_BLOCK + i;
         bool kept = !a->step || rng_uniform(draw.word[i]) >= a->probability;
@@ -57,10 +57,9 @@ static void run(struct graph *g, struct node *x, const struct pass *p, bool back
     size_t rows = (size_t)p->shape.workers * p->shape.samples * p->shape.steps;
     size_t blocks = (x->features + DROPOUT_BLOCK - 1) / DROPOUT_BLOCK;
 
-    LAUNCH_ROWS(g->dev, dropout, rows, blocks, .in = x->in->out,
-                .out = backward ? x->grad : x->out, .steps = p->shape.steps,
-                .in_rows = rows_of(x->in, p), .out_rows = rows_of(x, p), .lead = x->in->lead,
-                .features = x->features, .backward = backward,
+    LAUNCH_ROWS(g->dev, dropout, rows, blocks, .in = x->in->out, .out = backward ? x->grad : x->out,
+                .steps = p->shape.steps, .in_rows = rows_of(x->in, p), .out_rows = rows_of(x, p),
+                .lead = x->in->lead, .features = x->features, .backward = backward,
                 .step = x->dropout > 0 ? p->step : NULL, .probability = x->dropout,
                 .node = x->number, .first_sample = p->first_sample, .in_grad = x->in->grad);
 }

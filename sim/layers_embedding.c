@@ -48,14 +48,13 @@ struct embedding_remember {
 
 ROW_KERNEL(embedding_remember)
 {
-    a->touched[row * a->room + column] =
-        column < a->n ? a->sorted[row * a->n + column] : NO_TOKEN;
+    a->touched[row * a->room + column] = column < a->n ? a->sorted[row * a->n + column] : NO_TOKEN;
 }
 
 struct embedding_sum {
     const uint32_t *sorted, *place; /* [workers][n] */
     uint32_t n, steps, rows, features;
-    uint32_t add; /* 1: the weight is used twice, and the other use has written its part */
+    uint32_t add;          /* 1: the weight is used twice, and the other use has written its part */
     const float *out_grad; /* [workers * samples][rows][features] */
     size_t stride;
     float *grad;
@@ -103,20 +102,23 @@ static void embedding_backward(struct graph *g, struct node *x, const struct pas
     float *grad = p->slab + table->at;
     uint32_t add = table->uses > 1;
 
-    device_sort(g->dev, &(struct sort){.rows = p->shape.workers, .n = n,
-                                       .limit = (uint32_t)table->dim[0], .key = g->token,
-                                       .sorted = sorted, .place = place});
+    device_sort(g->dev, &(struct sort){.rows = p->shape.workers,
+                                       .n = n,
+                                       .limit = (uint32_t)table->dim[0],
+                                       .key = g->token,
+                                       .sorted = sorted,
+                                       .place = place});
     if (!add) {
         LAUNCH_ROWS(g->dev, embedding_clear, (size_t)p->shape.workers * room, x->features,
-                    .touched = touched, .room = room, .features = x->features,
-                    .stride = p->stride, .grad = grad);
+                    .touched = touched, .room = room, .features = x->features, .stride = p->stride,
+                    .grad = grad);
         LAUNCH_ROWS(g->dev, embedding_remember, p->shape.workers, room, .sorted = sorted, .n = n,
                     .room = room, .touched = touched);
     }
-    LAUNCH_ROWS(g->dev, embedding_sum, (size_t)p->shape.workers * n, x->features,
-                .sorted = sorted, .place = place, .n = n, .steps = p->shape.steps,
-                .rows = rows_of(x, p), .features = x->features, .add = add,
-                .out_grad = x->grad, .stride = p->stride, .grad = grad);
+    LAUNCH_ROWS(g->dev, embedding_sum, (size_t)p->shape.workers * n, x->features, .sorted = sorted,
+                .place = place, .n = n, .steps = p->shape.steps, .rows = rows_of(x, p),
+                .features = x->features, .add = add, .out_grad = x->grad, .stride = p->stride,
+                .grad = grad);
 }
 
 static const struct op embedding_op = {"embedding", embedding_forward, embedding_backward};

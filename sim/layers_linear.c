@@ -56,11 +56,9 @@ static void linear_forward(struct graph *g, struct node *x, const struct pass *p
     LAUNCH_ROWS(g->dev, linear_bias, rows, out,
                 .bias = p->params + g->parameters->item[x->parameter[BIAS]].at, .out = x->out,
                 .columns = out);
-    device_gemm(g->dev,
-                &(struct gemm){.m = rows, .n = out, .k = in, .a = x->in->out + first_row(p) * in,
-                               .lda = in,
-                               .b = p->transposed + g->parameters->item[x->parameter[WEIGHT]].at,
-                               .ldb = out, .c = x->out, .ldc = out, .beta = 1, .batch = 1});
+    GEMM(g->dev, .m = rows, .n = out, .k = in, .a = x->in->out + first_row(p) * in, .lda = in,
+         .b = p->transposed + g->parameters->item[x->parameter[WEIGHT]].at, .ldb = out, .c = x->out,
+         .ldc = out, .beta = 1, .batch = 1);
 }
 
 static void linear_backward(struct graph *g, struct node *x, const struct pass *p)
@@ -69,17 +67,13 @@ static void linear_backward(struct graph *g, struct node *x, const struct pass *
     size_t weight = g->parameters->item[x->parameter[WEIGHT]].at;
     size_t to = p->chunk.worker * p->stride;
 
-    device_gemm(g->dev, &(struct gemm){.m = p->chunk.workers * rows, .n = in, .k = out,
-                                       .a = x->grad, .lda = out, .b = p->params + weight,
-                                       .ldb = in, .c = x->in->grad + first_row(p) * in,
-                                       .ldc = in, .batch = 1});
-    device_gemm(g->dev, &(struct gemm){.transpose_a = true, .m = out, .n = in, .k = rows,
-                                       .a = x->grad, .lda = out,
-                                       .b = x->in->out + first_row(p) * in, .ldb = in,
-                                       .beta = p->chunk.row > 0, .c = p->slab + to + weight,
-                                       .ldc = in, .batch = p->chunk.workers,
-                                       .stride_a = rows * out, .stride_b = rows * in,
-                                       .stride_c = p->stride});
+    GEMM(g->dev, .m = p->chunk.workers * rows, .n = in, .k = out, .a = x->grad, .lda = out,
+         .b = p->params + weight, .ldb = in, .c = x->in->grad + first_row(p) * in, .ldc = in,
+         .batch = 1);
+    GEMM(g->dev, .transpose_a = true, .m = out, .n = in, .k = rows, .a = x->grad, .lda = out,
+         .b = x->in->out + first_row(p) * in, .ldb = in, .beta = p->chunk.row > 0,
+         .c = p->slab + to + weight, .ldc = in, .batch = p->chunk.workers, .stride_a = rows * out,
+         .stride_b = rows * in, .stride_c = p->stride);
     LAUNCH_ROWS(g->dev, linear_bias_grad, p->chunk.workers, out, .grad = x->grad, .rows = rows,
                 .columns = out, .stride = p->stride, .add = p->chunk.row > 0,
                 .bias = p->slab + to + g->parameters->item[x->parameter[BIAS]].at);

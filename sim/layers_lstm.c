@@ -31,7 +31,7 @@ ROW_KERNEL(lstm_state)
 }
 
 struct lstm_cell {
-    float *gates;          /* [samples][rows][4 hidden]: sums in, i, f, g, o out */
+    float *gates; /* [samples][rows][4 hidden]: sums in, i, f, g, o out */
     const float *b_ih, *b_hh;
     float *c, *h; /* [samples][rows][hidden] */
     size_t rows, hidden, time;
@@ -59,11 +59,11 @@ ROW_KERNEL(lstm_cell)
 }
 
 struct lstm_cell_backward {
-    float *gates;      /* i, f, g, o in; gradients of the sums out */
-    const float *c;    /* [samples][rows][hidden] */
+    float *gates;        /* i, f, g, o in; gradients of the sums out */
+    const float *c;      /* [samples][rows][hidden] */
     const float *h_grad; /* [samples][rows][hidden], of the output, history first */
-    const float *dh;   /* [samples][hidden] from the step behind */
-    float *dc;         /* the same of the cell: in and out */
+    const float *dh;     /* [samples][hidden] from the step behind */
+    float *dc;           /* the same of the cell: in and out */
     size_t rows, hidden, time;
     uint32_t last; /* 1: there is no step behind */
 };
@@ -144,16 +144,13 @@ static void lstm_forward(struct graph *g, struct node *x, const struct pass *p)
     float *gates = x->extra[GATES];
 
     state(g, x, p, 0, false);
-    device_gemm(g->dev, &(struct gemm){.m = samples * rows, .n = 4 * hidden, .k = in,
-                                       .a = x->in->out, .lda = in,
-                                       .b = p->transposed + at_of(g, x, W_IH), .ldb = 4 * hidden,
-                                       .c = gates, .ldc = 4 * hidden, .batch = 1});
+    GEMM(g->dev, .m = samples * rows, .n = 4 * hidden, .k = in, .a = x->in->out, .lda = in,
+         .b = p->transposed + at_of(g, x, W_IH), .ldb = 4 * hidden, .c = gates, .ldc = 4 * hidden,
+         .batch = 1);
     for (size_t t = 0; t < p->shape.steps; t++) {
-        device_gemm(g->dev, &(struct gemm){.m = samples, .n = 4 * hidden, .k = hidden,
-                                           .a = x->out + t * hidden, .lda = rows * hidden,
-                                           .b = p->transposed + at_of(g, x, W_HH),
-                                           .ldb = 4 * hidden, .c = gates + t * 4 * hidden,
-                                           .ldc = rows * 4 * hidden, .beta = 1, .batch = 1});
+        GEMM(g->dev, .m = samples, .n = 4 * hidden, .k = hidden, .a = x->out + t * hidden,
+             .lda = rows * hidden, .b = p->transposed + at_of(g, x, W_HH), .ldb = 4 * hidden,
+             .c = gates + t * 4 * hidden, .ldc = rows * 4 * hidden, .beta = 1, .batch = 1);
         LAUNCH_ROWS(g->dev, lstm_cell, samples, hidden, .gates = gates,
                     .b_ih = p->params + at_of(g, x, B_IH), .b_hh = p->params + at_of(g, x, B_HH),
                     .c = x->extra[CELLS], .h = x->out, .rows = rows, .hidden = hidden, .time = t);
@@ -168,11 +165,10 @@ static void weight_grad(struct graph *g, struct node *x, const struct pass *p, c
     size_t rows = (size_t)p->shape.samples * rows_of(x, p);
     size_t gates = 4 * (size_t)x->features;
 
-    device_gemm(g->dev, &(struct gemm){.transpose_a = true, .m = gates, .n = columns, .k = rows,
-                                       .a = x->extra[GATES], .lda = gates, .b = in,
-                                       .ldb = columns, .c = p->slab + at, .ldc = columns,
-                                       .batch = p->shape.workers, .stride_a = rows * gates,
-                                       .stride_b = rows * columns, .stride_c = p->stride});
+    GEMM(g->dev, .transpose_a = true, .m = gates, .n = columns, .k = rows, .a = x->extra[GATES],
+         .lda = gates, .b = in, .ldb = columns, .c = p->slab + at, .ldc = columns,
+         .batch = p->shape.workers, .stride_a = rows * gates, .stride_b = rows * columns,
+         .stride_c = p->stride);
 }
 
 static void lstm_backward(struct graph *g, struct node *x, const struct pass *p)
@@ -183,19 +179,15 @@ static void lstm_backward(struct graph *g, struct node *x, const struct pass *p)
 
     for (size_t t = p->shape.steps; t-- > 0;) {
         LAUNCH_ROWS(g->dev, lstm_cell_backward, samples, hidden, .gates = gates,
-                    .c = x->extra[CELLS], .h_grad = x->grad, .dh = x->extra[DH],
-                    .dc = x->extra[DC], .rows = rows, .hidden = hidden, .time = t,
-                    .last = t == p->shape.steps - 1);
+                    .c = x->extra[CELLS], .h_grad = x->grad, .dh = x->extra[DH], .dc = x->extra[DC],
+                    .rows = rows, .hidden = hidden, .time = t, .last = t == p->shape.steps - 1);
         if (t > 0)
-            device_gemm(g->dev, &(struct gemm){.m = samples, .n = hidden, .k = 4 * hidden,
-                                               .a = gates + t * 4 * hidden,
-                                               .lda = rows * 4 * hidden,
-                                               .b = p->params + at_of(g, x, W_HH), .ldb = hidden,
-                                               .c = x->extra[DH], .ldc = hidden, .batch = 1});
+            GEMM(g->dev, .m = samples, .n = hidden, .k = 4 * hidden, .a = gates + t * 4 * hidden,
+                 .lda = rows * 4 * hidden, .b = p->params + at_of(g, x, W_HH), .ldb = hidden,
+                 .c = x->extra[DH], .ldc = hidden, .batch = 1);
     }
-    device_gemm(g->dev, &(struct gemm){.m = samples * rows, .n = in, .k = 4 * hidden, .a = gates,
-                                       .lda = 4 * hidden, .b = p->params + at_of(g, x, W_IH),
-                                       .ldb = in, .c = x->in->grad, .ldc = in, .batch = 1});
+    GEMM(g->dev, .m = samples * rows, .n = in, .k = 4 * hidden, .a = gates, .lda = 4 * hidden,
+         .b = p->params + at_of(g, x, W_IH), .ldb = in, .c = x->in->grad, .ldc = in, .batch = 1);
     weight_grad(g, x, p, x->in->out, in, at_of(g, x, W_IH));
     weight_grad(g, x, p, x->out, hidden, at_of(g, x, W_HH));
     LAUNCH_ROWS(g->dev, lstm_bias_grad, p->shape.workers, 4 * hidden, .gates = gates,

@@ -28,7 +28,8 @@ static void softmax_forward(struct graph *g, struct node *x, const struct pass *
     size_t first = p->chunk.worker * per_worker + p->chunk.row;
     size_t rows = p->chunk.workers * p->chunk.rows;
 
-    device_softmax_loss(g->dev, &(struct softmax_loss){.rows = rows, .classes = x->features,
+    device_softmax_loss(g->dev, &(struct softmax_loss){.rows = rows,
+                                                       .classes = x->features,
                                                        .logits = x->in->out,
                                                        .target = g->target + first,
                                                        .loss = x->out,

@@ -9,7 +9,7 @@ TILE_KERNEL(sum_results)
 {
     double v[TILE_SLOTS];
 
-    EACH_SLOT(s)
+    EACH_SLOT (s)
         v[s] = tile_live(t, s) ? a->in[tile_at(t, s)] : 0;
     tile_put(t, a->out, tile_sum(v));
 }
@@ -23,7 +23,7 @@ TILE_KERNEL(sum_squares)
 {
     double v[TILE_SLOTS];
 
-    EACH_SLOT(s)
+    EACH_SLOT (s)
         v[s] = (double)a->x[tile_at(t, s)] * (double)a->x[tile_at(t, s)];
     tile_put(t, a->out, tile_sum(v));
 }
@@ -102,38 +102,51 @@ static void tiles_destroy(struct tiles *l, struct device *dev)
         device_free(dev, arrays[i].out, (i < 3 ? l->count : l->tensors) * sizeof(uint32_t));
 }
 
+void layout_describe(struct layout *l, const size_t *n, uint32_t count)
+{
+    *l = (struct layout){.count = count};
+    l->n = allocate(count, sizeof(*l->n));
+    l->at = allocate(count, sizeof(*l->at));
+    for (uint32_t i = 0; i < count; i++) {
+        l->n[i] = n[i];
+        l->at[i] = l->length;
+        l->length += tiles_in(n[i]) * TILE;
+        l->elements += n[i];
+    }
+}
+
+/* level[] becomes the sizes of the next level; false if there is none to come. */
+static bool next_level(size_t *level, uint32_t count)
+{
+    bool more = false;
+
+    for (uint32_t i = 0; i < count; i++) {
+        more = more || level[i] > TILE;
+        level[i] = tiles_in(level[i]);
+    }
+    return more;
+}
+
 void layout_create(struct layout *l, struct device *dev, const size_t *n, uint32_t count,
                    size_t stride)
 {
     size_t *level = allocate(count, sizeof(*level));
     uint32_t *narrow = allocate(count, sizeof(*narrow));
     size_t across[2] = {count, tiles_in(count)};
-    bool top = false;
 
-    *l = (struct layout){.dev = dev, .count = count};
-    l->n = allocate(count, sizeof(*l->n));
-    l->at = allocate(count, sizeof(*l->at));
+    layout_describe(l, n, count);
+    l->dev = dev;
     for (uint32_t i = 0; i < count; i++) {
         CHECK(n[i] <= UINT32_MAX);
-        l->n[i] = level[i] = n[i];
-        l->at[i] = l->length;
-        l->length += tiles_in(n[i]) * TILE;
-        l->elements += n[i];
         narrow[i] = (uint32_t)n[i];
+        level[i] = n[i];
     }
     l->n_dev = device_alloc(dev, count * sizeof(*narrow));
     device_upload(dev, l->n_dev, narrow, count * sizeof(*narrow));
     tiles_create(&l->tiles, dev, n, count, stride);
-    while (!top) {
-        top = true;
-        for (uint32_t i = 0; i < count; i++) {
-            top = top && level[i] <= TILE;
-            level[i] = tiles_in(level[i]);
-        }
-        if (!top) {
-            CHECK(l->levels < LAYOUT_LEVELS);
-            tiles_create(&l->level[l->levels++], dev, level, count, 0);
-        }
+    while (next_level(level, count)) {
+        CHECK(l->levels < LAYOUT_LEVELS);
+        tiles_create(&l->level[l->levels++], dev, level, count, 0);
     }
     CHECK(tiles_in(across[1]) == 1);
     tiles_create(&l->across[0], dev, &across[0], 1, count);
@@ -144,14 +157,14 @@ void layout_create(struct layout *l, struct device *dev, const size_t *n, uint32
 
 void layout_destroy(struct layout *l)
 {
-    if (l->dev == NULL)
-        return;
-    tiles_destroy(&l->tiles, l->dev);
-    tiles_destroy(&l->across[0], l->dev);
-    tiles_destroy(&l->across[1], l->dev);
     for (uint32_t i = 0; i < l->levels; i++)
         tiles_destroy(&l->level[i], l->dev);
-    device_free(l->dev, l->n_dev, l->count * sizeof(*l->n_dev));
+    if (l->dev != NULL) {
+        tiles_destroy(&l->tiles, l->dev);
+        tiles_destroy(&l->across[0], l->dev);
+        tiles_destroy(&l->across[1], l->dev);
+        device_free(l->dev, l->n_dev, l->count * sizeof(*l->n_dev));
+    }
     free(l->n);
     free(l->at);
     *l = (struct layout){0};

@@ -20,12 +20,12 @@
 
 struct layout {
     struct device *dev;
-    uint32_t count;   /* tensors */
-    size_t *n;        /* [count] elements, on the host */
-    size_t *at;       /* [count] the first float of each in a worker's slab */
-    size_t length;    /* floats of all tensors with their padding */
-    size_t elements;  /* without */
-    uint32_t *n_dev;  /* [count] n, on the device */
+    uint32_t count;                    /* tensors */
+    size_t *n;                         /* [count] elements, on the host */
+    size_t *at;                        /* [count] the first float of each in a worker's slab */
+    size_t length;                     /* floats of all tensors with their padding */
+    size_t elements;                   /* without */
+    uint32_t *n_dev;                   /* [count] n, on the device */
     struct tiles tiles;                /* of the values */
     struct tiles level[LAYOUT_LEVELS]; /* of the results of tiles, of the results of those, ... */
     uint32_t levels;                   /* used of level; the last one's results are one a tensor */
@@ -36,6 +36,9 @@ struct layout {
 void layout_create(struct layout *l, struct device *dev, const size_t *n, uint32_t count,
                    size_t stride);
 void layout_destroy(struct layout *l);
+
+/* The host's part of a layout alone, n, at, length and elements: for planning. */
+void layout_describe(struct layout *l, const size_t *n, uint32_t count);
 
 /* out [workers][count] := the sums over each tensor of what a tile kernel put at [workers]
  * [l->tiles.up_stride] with tile_put(). */

@@ -19,7 +19,7 @@ struct optimizer_sgd {
     const float *clip; /* NULL: none */
     const struct step *step;
     float workers;
-    uint32_t decays;   /* 1: weight decay is applied here, after the exchange */
+    uint32_t decays;    /* 1: weight decay is applied here, after the exchange */
     size_t compensated; /* elements whose momentum a memory owns: the first so many */
 };
 
@@ -53,8 +53,7 @@ static bool has_momentum(const struct config *c)
 
 static bool memory_owns_momentum(const struct workers *w)
 {
-    return w->memory->owns_momentum != NULL &&
-           w->memory->owns_momentum(w->config->memory.value);
+    return w->memory->owns_momentum != NULL && w->memory->owns_momentum(w->config->memory.value);
 }
 
 void optimizer_create(struct optimizer *o, const struct workers *w)

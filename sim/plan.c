@@ -23,8 +23,7 @@ static uint32_t streams_for(const struct device *dev, const struct config *c, ui
     return wanted < groups ? wanted : groups;
 }
 
-static bool refuse(const struct plan *plan, const struct config *c, size_t fixed,
-                   struct error *err)
+static bool refuse(const struct plan *plan, const struct config *c, size_t fixed, struct error *err)
 {
     return fail(err,
                 "the run needs %.1f GiB of the device's memory, %.1f GiB of them for what %u "
@@ -52,11 +51,10 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
             group = 1; /* a segment begins with the state that the one before it left */
         else if (c->group > 0)
             group = c->group < c->workers ? c->group : c->workers;
-        *plan = (struct plan){.group = group,
-                              .streams = streams_for(dev, c, group),
-                              .available = available};
-        plan->bytes = fixed + plan->streams * workers_lane_bytes(dev, c, model, parameters,
-                                                                 classes, group);
+        *plan = (struct plan){
+            .group = group, .streams = streams_for(dev, c, group), .available = available};
+        plan->bytes =
+            fixed + plan->streams * workers_lane_bytes(dev, c, model, parameters, classes, group);
         if ((double)plan->bytes <= USABLE * (double)available)
             return true;
         if (c->group > 0 || group == 1)

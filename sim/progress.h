@@ -18,7 +18,8 @@ struct progress {
 void progress_begin(struct progress *p, bool quiet, uint64_t steps);
 
 /* A line of its own that stays. */
-void progress_say(struct progress *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void progress_say(struct progress *p, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Whether the bar is due to be drawn again: at most a few times a second. */
 bool progress_due(const struct progress *p);

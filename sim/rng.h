@@ -17,8 +17,8 @@ struct rng_block {
     uint32_t word[4];
 };
 
-KERNEL_FN struct rng_block rng_block(uint64_t seed, uint32_t use, uint32_t a, uint32_t b, uint32_t c,
-                                     uint32_t d)
+KERNEL_FN struct rng_block rng_block(uint64_t seed, uint32_t use, uint32_t a, uint32_t b,
+                                     uint32_t c, uint32_t d)
 {
     struct rng_block x = {{a, b, c, d}};
     uint32_t k0 = (uint32_t)seed;

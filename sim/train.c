@@ -34,10 +34,14 @@
 /* What an epoch adds up on the host. */
 struct tally {
     uint64_t steps, samples;
+    uint64_t samples_peeked; /* behind the loss that was asked for and has not come yet; else 0 */
     double bytes_paper, lr;
     struct traffic before_last; /* the traffic before the epoch's last step */
     double began;
 };
+
+/* Steps between two looks at whether the loss is still finite. */
+#define LOOK_EVERY 64
 
 static volatile sig_atomic_t signalled;
 
@@ -168,30 +172,34 @@ static double loss_mean(const struct train *t, uint64_t samples)
     return samples > 0 ? sum / (double)samples : 0;
 }
 
-/* The bar's loss comes by a copy that is asked for, never waited for.  A loss that is not finite
- * shows here first; the epoch ends early. */
-static bool show(struct train *t, const struct tally *tally, uint64_t number, bool *diverged)
+/* The bar's loss comes by a copy that is asked for, never waited for, so it is some steps old.  A
+ * loss that is not finite shows here first; the epoch then ends early. */
+static bool show(struct train *t, struct tally *tally, uint64_t number)
 {
     bool due = progress_due(&t->progress);
+    double loss;
 
-    if (due || tally->steps % 64 == 1)
-        device_peek(&t->dev, t->workers.loss_sum, t->loss_rows * sizeof(*t->loss));
-    if ((due || tally->steps % 64 == 1) &&
+    if (!due && tally->steps % LOOK_EVERY != 0)
+        return true;
+    if (tally->samples_peeked > 0 &&
         device_peeked(&t->dev, t->loss, t->loss_rows * sizeof(*t->loss))) {
-        double loss = loss_mean(t, tally->samples);
-
-        *diverged = !isfinite(loss);
+        loss = loss_mean(t, tally->samples_peeked);
+        tally->samples_peeked = 0;
         if (due)
             progress_show(&t->progress, number + 1, loss);
+        if (!isfinite(loss))
+            return false;
     }
-    return !*diverged;
+    if (tally->samples_peeked == 0) {
+        device_peek(&t->dev, t->workers.loss_sum, t->loss_rows * sizeof(*t->loss));
+        tally->samples_peeked = tally->samples;
+    }
+    return true;
 }
 
 /* The epoch's steps; ends early when a signal comes or the loss is not finite. */
 static bool epoch_steps(struct train *t, uint32_t epoch, struct tally *tally, struct error *err)
 {
-    bool diverged = false;
-
     *tally = (struct tally){.began = seconds_now()};
     for (uint64_t step = 0; step < t->steps && signalled == 0; step++) {
         uint64_t number = epoch * t->steps + step;
@@ -204,12 +212,15 @@ static bool epoch_steps(struct train *t, uint32_t epoch, struct tally *tally, st
         tally->bytes_paper +=
             exchange_paper_bytes(&t->workers, config_ratio(t->config, epoch, number));
         tally->steps++;
-        if (!show(t, tally, number, &diverged))
+        if (!show(t, tally, number))
             break;
-        if (!store_heartbeat(t->store, t->run, err))
+        if ((t->config->verify_wire && !workers_verify(&t->workers, err)) ||
+            !store_heartbeat(t->store, t->run, err))
             return false;
     }
     device_wait(&t->dev);
+    if (tally->samples_peeked > 0)
+        device_peeked(&t->dev, t->loss, t->loss_rows * sizeof(*t->loss));
     return true;
 }
 
@@ -229,8 +240,7 @@ double train_evaluate(struct train *t, enum text_part part, const float *params,
     for (uint64_t i = 0; i < stream_segments(s->rows, bptt); i++) {
         uint32_t steps = stream_steps(s->rows, bptt, i);
 
-        stream_batch(s, &t->dev, NULL, i * bptt, 0, batch, steps, e->graph.token,
-                     e->graph.target);
+        stream_batch(s, &t->dev, NULL, i * bptt, 0, batch, steps, e->graph.token, e->graph.target);
         graph_run(&e->graph, &(struct pass){.shape = {1, batch, steps},
                                             .params = params,
                                             .transposed = t->workers.transposed,
@@ -269,8 +279,7 @@ static void collect(struct train *t, const struct tally *tally, struct epoch_row
     free(norm);
     row->train_loss = loss_mean(t, tally->samples);
     row->grad_norm = norms / (k * steps);
-    row->density =
-        ((double)traffic.entries / (k * steps) + dense) / (double)w->all.elements;
+    row->density = ((double)traffic.entries / (k * steps) + dense) / (double)w->all.elements;
     row->bytes_dense = steps * exchange_whole_bytes(w);
     row->bytes_up = exchange_bytes_up(w, (double)traffic.bytes, tally->steps);
     row->bytes_down = exchange_bytes_down(w, (double)traffic.bytes, tally->steps);
@@ -428,8 +437,8 @@ static void evaluation_create(struct train *t, const struct model *model)
     graph_create(&e->graph, &t->dev, &t->parameters, model, c->model.value, t->text.words, most,
                  false);
     for (int part = TEXT_VALID; part < TEXT_PARTS; part++)
-        stream_create(&e->part[part], &t->dev, t->text.part[part].token,
-                      t->text.part[part].count, c->evaluate.batch);
+        stream_create(&e->part[part], &t->dev, t->text.part[part].token, t->text.part[part].count,
+                      c->evaluate.batch);
     e->state = device_alloc(&t->dev, c->evaluate.batch * e->graph.state * sizeof(float));
     e->loss = device_alloc(&t->dev, (size_t)c->evaluate.batch * c->evaluate.bptt * sizeof(double));
 }
@@ -461,16 +470,15 @@ bool train_prepare(struct train *t, struct error *err)
                    plan.streams);
     optimizer_create(&t->optimizer, &t->workers);
     step_block_create(&t->block, &t->workers);
-    stream_create(&t->data, &t->dev, t->text.part[TEXT_TRAIN].token,
-                  t->text.part[TEXT_TRAIN].count, columns);
+    stream_create(&t->data, &t->dev, t->text.part[TEXT_TRAIN].token, t->text.part[TEXT_TRAIN].count,
+                  columns);
     evaluation_create(t, model);
     t->best = device_alloc(&t->dev, t->parameters.length * sizeof(float));
     t->loss_rows = (size_t)c->workers * c->batch * c->data.bptt;
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
     t->segments = stream_segments(t->data.rows, c->data.bptt);
-    t->steps = c->data.sharding == SHARD_SEGMENTS
-                   ? (t->segments + c->workers - 1) / c->workers
-                   : t->segments;
+    t->steps = c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->workers - 1) / c->workers
+                                                  : t->segments;
     t->lr_factor = 1;
     upload_initial(t);
     return true;

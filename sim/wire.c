@@ -36,8 +36,7 @@ TILE_KERNEL(wire_fillers)
 
     if (t->begin >= count)
         return;
-    EACH_SLOT(s)
-    {
+    EACH_SLOT (s) {
         size_t entry = t->begin + tile_element(t, s);
         uint32_t before = 0;
 
@@ -296,6 +295,65 @@ bool packet_unpack(struct packet *p, enum encoding encoding, const uint8_t *byte
     if (r.place != size)
         return fail(err, "a message of %zu bytes ends at byte %zu", size, r.place);
     return true;
+}
+
+static bool same_tensor(const struct packet *a, const struct packet *b, uint32_t t)
+{
+    size_t at = a->begin[t];
+
+    for (uint32_t i = 0; i < a->count[t]; i++)
+        if (a->value[at + i] != b->value[at + i] &&
+            (a->value[at + i] == a->value[at + i] || b->value[at + i] == b->value[at + i]))
+            return false;
+    return a->index == NULL ||
+           memcmp(a->index + at, b->index + at, a->count[t] * sizeof(*a->index)) == 0;
+}
+
+static bool verify_sender(const struct message *m, const struct layout *layout,
+                          enum encoding encoding, uint32_t sender, uint64_t counted,
+                          struct error *err)
+{
+    struct packet sent, got;
+    uint8_t *bytes;
+    size_t size;
+    bool ok;
+
+    packet_download(&sent, m, layout, sender);
+    packet_download(&got, m, layout, sender);
+    for (uint32_t t = 0; t < got.tensors; t++) {
+        memset(got.value + got.begin[t], 0, got.count[t] * sizeof(*got.value));
+        if (got.index != NULL)
+            memset(got.index + got.begin[t], 0, got.count[t] * sizeof(*got.index));
+    }
+    size = packet_pack(&sent, encoding, &bytes);
+    ok = size == counted ||
+         fail(err, "a message of %zu bytes was counted as %llu", size, (unsigned long long)counted);
+    ok = ok && packet_unpack(&got, encoding, bytes, size, err);
+    for (uint32_t t = 0; ok && t < sent.tensors; t++)
+        if (!same_tensor(&sent, &got, t))
+            ok = fail(err, "tensor %u of a message is another after unpacking", t);
+    free(bytes);
+    packet_free(&sent);
+    packet_free(&got);
+    return ok;
+}
+
+bool message_verify(const struct message *m, const struct layout *layout, enum encoding encoding,
+                    struct error *err)
+{
+    struct device *dev = layout->dev;
+    size_t size = sizeof(struct traffic) + m->senders * sizeof(uint64_t);
+    uint64_t *counts = allocate(size, 1);
+    struct traffic *on_device = device_alloc(dev, size);
+    bool ok = true;
+
+    message_weigh(m, layout, encoding, on_device, (uint64_t *)(void *)(on_device + 1));
+    device_download(dev, counts, on_device, size);
+    for (uint32_t s = 0; ok && s < m->senders; s++)
+        ok = verify_sender(m, layout, encoding, s, counts[sizeof(struct traffic) / 8 + s], err);
+    device_free(dev, on_device, size);
+    free(counts);
+    return ok;
 }
 
 #endif

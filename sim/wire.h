@@ -26,11 +26,11 @@
 struct message {
     struct layout rooms; /* of both parts: where each tensor's entries begin, in tiles */
     uint32_t senders;
-    uint32_t *index;     /* [senders][rooms.length], rising; NULL: values alone, all of them */
-    const float *value;  /* [senders][stride] */
-    float *own_value;    /* the message's own room for values; NULL where value is a wanted slab */
-    size_t stride;       /* of value; index has rooms.length */
-    uint32_t *count;     /* [senders][tensors] entries used */
+    uint32_t *index;    /* [senders][rooms.length], rising; NULL: values alone, all of them */
+    const float *value; /* [senders][stride] */
+    float *own_value;   /* the message's own room for values; NULL where value is a wanted slab */
+    size_t stride;      /* of value; index has rooms.length */
+    uint32_t *count;    /* [senders][tensors] entries used */
 };
 
 /* Room for the messages of up to `workers` senders. */
@@ -52,10 +52,10 @@ void message_weigh(const struct message *m, const struct layout *layout, enum en
 /* One sender's message on the host, from message_download(). */
 struct packet {
     uint32_t tensors;
-    const size_t *n;  /* [tensors] elements */
-    uint32_t *count;  /* [tensors] */
-    size_t *begin;    /* [tensors] in index and value */
-    uint32_t *index;  /* NULL: values alone */
+    const size_t *n; /* [tensors] elements */
+    uint32_t *count; /* [tensors] */
+    size_t *begin;   /* [tensors] in index and value */
+    uint32_t *index; /* NULL: values alone */
     float *value;
 };
 
@@ -70,5 +70,10 @@ size_t packet_pack(const struct packet *p, enum encoding encoding, uint8_t **byt
  * which byte. */
 bool packet_unpack(struct packet *p, enum encoding encoding, const uint8_t *bytes, size_t size,
                    struct error *err);
+
+/* Packs every sender's message and unpacks it again.  A fault: the bytes are not those counted, or
+ * do not say the same. */
+bool message_verify(const struct message *m, const struct layout *layout, enum encoding encoding,
+                    struct error *err);
 
 #endif

@@ -34,6 +34,9 @@ KERNEL(workers_share)
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes for a tile's results: counts, their scans and a peak; sums of squares, level by level. */
+#define SCRATCH_OF_A_TILE (5 * sizeof(uint32_t) + 2 * sizeof(double))
+
 static uint32_t samples_in_batch(const struct config *c)
 {
     return c->data.sharding == SHARD_SEGMENTS ? c->batch : c->batch * c->workers;
@@ -47,13 +50,21 @@ static bool scales(const struct config *c)
             c->weight_decay_at == DECAY_LOCAL || c->data.sharding == SHARD_SEGMENTS);
 }
 
-static void layouts_create(struct device *dev, const struct parameters *parameters,
-                           struct layout *all, struct layout *compressed)
+/* The sizes of the tensors in the order of the arena, to be freed. */
+static size_t *sizes_of(const struct parameters *parameters)
 {
     size_t *n = allocate(parameters->count, sizeof(*n));
 
     for (uint32_t i = 0; i < parameters->count; i++)
         n[i] = parameters->item[parameters->order[i]].n;
+    return n;
+}
+
+static void layouts_create(struct device *dev, const struct parameters *parameters,
+                           struct layout *all, struct layout *compressed)
+{
+    size_t *n = sizes_of(parameters);
+
     layout_create(all, dev, n, parameters->count, 0);
     layout_create(compressed, dev, n, parameters->compressed, all->length);
     CHECK(all->length == parameters->length);
@@ -138,8 +149,7 @@ void workers_destroy(struct workers *w)
     if (w->dev == NULL)
         return;
     rows = (size_t)w->count * w->config->batch * w->config->data.bptt;
-    device_free(w->dev, w->state,
-                w->state_samples * w->lane[0].graph.state * sizeof(float));
+    device_free(w->dev, w->state, w->state_samples * w->lane[0].graph.state * sizeof(float));
     for (uint32_t i = 0; i < w->lanes; i++) {
         message_destroy(&w->lane[i].message, w->dev, w->group);
         device_free(w->dev, w->lane[i].slab, w->group * p);
@@ -178,16 +188,18 @@ size_t workers_lane_bytes(struct device *dev, const struct config *c, const stru
     struct shape most = {group, c->batch, c->data.bptt};
     struct workers w = {.dev = dev, .config = c, .count = c->workers};
     const struct compressor *compressor = compressor_find(c->compressor.name);
+    size_t slabs = scales(c) ? 2 : 1;
+    size_t *n = sizes_of(parameters);
     struct call call;
     size_t bytes = graph_measure(dev, parameters, model, c->model.value, classes, most, true);
 
-    layouts_create(dev, parameters, &w.all, &w.compressed);
+    layout_describe(&w.compressed, n, parameters->compressed);
     call = call_of(&w);
     bytes += message_bytes_needed(compressor, &call, group);
-    bytes += (scales(c) ? 2 : 1) * group * parameters->length * sizeof(float);
-    bytes += group * w.all.tiles.up_stride * (6 * sizeof(uint32_t) + 2 * sizeof(double));
-    layout_destroy(&w.all);
+    bytes += slabs * group * parameters->length * sizeof(float);
+    bytes += group * SCRATCH_OF_A_TILE * (parameters->length / TILE + parameters->count * TILE);
     layout_destroy(&w.compressed);
+    free(n);
     return bytes;
 }
 
@@ -213,8 +225,7 @@ void step_block_post(const struct step_block *b, const struct workers *w)
 
 void workers_begin_epoch(struct workers *w)
 {
-    device_clear(w->dev, w->state,
-                 w->state_samples * w->lane[0].graph.state * sizeof(float));
+    device_clear(w->dev, w->state, w->state_samples * w->lane[0].graph.state * sizeof(float));
 }
 
 /* A group of workers takes a lane. */
@@ -290,9 +301,8 @@ void workers_clip(struct workers *w, struct lane *lane)
 
     layout_squares(&w->all, workers, lane->slab, w->square + first);
     LAUNCH(w->dev, workers_share, workers, .square = w->square + first,
-           .sample_share = w->sample_share + first,
-           .threshold = (float)clip_threshold(w->config), .share = w->share + first,
-           .norm_sum = w->norm_sum + first, .diverged = w->diverged);
+           .sample_share = w->sample_share + first, .threshold = (float)clip_threshold(w->config),
+           .share = w->share + first, .norm_sum = w->norm_sum + first, .diverged = w->diverged);
 }
 
 void workers_compensate(struct workers *w, struct lane *lane)
@@ -311,6 +321,14 @@ void workers_update(struct workers *w, struct lane *lane)
 {
     if (w->memory->update != NULL)
         w->memory->update(&lane->call, &lane->message);
+}
+
+bool workers_verify(struct workers *w, struct error *err)
+{
+    for (uint32_t i = 0; i < w->lanes; i++)
+        if (!message_verify(&w->lane[i].message, &w->compressed, w->config->encoding, err))
+            return false;
+    return true;
 }
 
 double workers_kept_norm(struct workers *w)

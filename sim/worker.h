@@ -56,11 +56,11 @@ struct workers {
     uint32_t *keep;      /* [tensors] entries of each compressed tensor to keep */
     float *sample_share; /* [K] K b_k / sum b */
 
-    float *share;        /* [K] the same, times the clip factor */
-    double *square;      /* [K] of the gradient's norm */
-    double *norm_sum;    /* [K] of the norms over the epoch's steps */
-    double *loss_sum;    /* [K][samples][steps] over the epoch's steps */
-    uint32_t *diverged;  /* 1 once a loss or a gradient was not finite */
+    float *share;       /* [K] the same, times the clip factor */
+    double *square;     /* [K] of the gradient's norm */
+    double *norm_sum;   /* [K] of the norms over the epoch's steps */
+    double *loss_sum;   /* [K][samples][steps] over the epoch's steps */
+    uint32_t *diverged; /* 1 once a loss or a gradient was not finite */
     struct traffic *traffic;
 };
 
@@ -99,6 +99,10 @@ void workers_clip(struct workers *w, struct lane *lane);
 void workers_compensate(struct workers *w, struct lane *lane);
 void workers_encode(struct workers *w, struct lane *lane);
 void workers_update(struct workers *w, struct lane *lane);
+
+/* Packs the messages that the lanes still hold and unpacks them again: a fault tells where the bytes
+ * are not those that were counted, or do not say what was sent.  Waits; for --verify-wire. */
+bool workers_verify(struct workers *w, struct error *err);
 
 /* Of all workers together: the root of the mean of |what is kept|^2, NOT for inside a step. */
 double workers_kept_norm(struct workers *w);

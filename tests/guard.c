@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 
 #define REGION ((size_t)2 << 30)
-#define PAGE ((size_t)4096)
+#define PAGE   ((size_t)4096)
 
 static struct {
     char *base;
@@ -50,8 +50,8 @@ static void *guard_alloc(struct device *dev, size_t bytes)
     char *memory;
 
     if (region.base == NULL) {
-        region.base = mmap(NULL, REGION, PROT_NONE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        region.base =
+            mmap(NULL, REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         CHECK(region.base != MAP_FAILED);
     }
     CHECK(region.used + room + PAGE <= REGION);

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SHAPES 8
+#define SHAPES       8
 #define LAUNCH_BYTES 256
 
 struct launch {
@@ -119,9 +119,8 @@ static void recording_run_tiles(struct device *dev, struct tile_kernel *k, const
 
 static void recording_gemm(struct device *dev, const struct gemm *g)
 {
-    size_t sizes[] = {g->transpose_a, g->m,   g->n,        g->k,        g->lda,
-                      g->ldb,         g->ldc, g->stride_a, g->stride_b, g->stride_c,
-                      g->batch,       g->beta > 0};
+    size_t sizes[] = {g->transpose_a, g->m,        g->n,        g->k,        g->lda,   g->ldb,
+                      g->ldc,         g->stride_a, g->stride_b, g->stride_c, g->batch, g->beta > 0};
     const void *places[] = {g->a, g->b, g->c};
 
     note("gemm sizes", sizes, sizeof(sizes));

@@ -162,8 +162,8 @@ static void check_workers(const char *name, const char *method, const char *sche
         train_step(&t, 0, step);
         for (uint32_t k = 0; step == 0 && k < 3; k++) {
             snprintf(prefix, sizeof(prefix), "grad0.w%u.", k);
-            require_arena(&t, &base, prefix, t.workers.lane[0].slab + k * t.parameters.length,
-                          true, true);
+            require_arena(&t, &base, prefix, t.workers.lane[0].slab + k * t.parameters.length, true,
+                          true);
         }
         snprintf(prefix, sizeof(prefix), "step%u.", (unsigned)step);
         require_arena(&t, &g, prefix, t.workers.params, true, true);

@@ -126,6 +126,7 @@ static struct epoch_row an_epoch(uint32_t epoch)
         .density_union = NOT_MEASURED,
         .bytes_dense = 8000,
         .bytes_up = 160,
+        .bytes_up_step = 1.5,
         .bytes_down = 640,
         .bytes_paper = 80,
         .grad_norm = 1,
@@ -706,6 +707,7 @@ static int64_t write_small_run(struct store *store)
     epoch.valid_loss = 2;
     epoch.steps = 300;
     epoch.bytes_up = 40;
+    epoch.bytes_up_step = 0.0625;
     epoch.density = 0.002;
     write_epoch(store, run, &epoch);
     CHECK(store_finish(store, run, "done", tests, 2, &err));
@@ -719,11 +721,12 @@ static void the_view_sums_a_run_up(void **state)
 
     write_small_run(store);
     store_close(store);
-    assert_answer(path,
-                  "select status || ' ' || epochs || ' ' || best_epoch || ' ' || bytes_up || ' ' ||"
-                  " bytes_up_per_step || ' ' || compression || ' ' || compression_last || ' ' ||"
-                  " density || ' ' || seconds from summary",
-                  "done 2 2 200.0 0.5 80.0 200.0 0.004 20.0");
+    assert_answer(
+        path,
+        "select status || ' ' || epochs || ' ' || best_epoch || ' ' || bytes_up || ' ' ||"
+        " bytes_up_per_step || ' ' || compression || ' ' || round(compression_last, 1) || ' ' ||"
+        " density || ' ' || seconds from summary",
+        "done 2 2 200.0 0.5 80.0 426.7 0.004 20.0");
     assert_answer(path,
                   "select round(perplexity, 3) || ' ' || round(best_perplexity, 3) || ' ' ||"
                   " round(test_best, 3) || ' ' || round(test_last, 3) from summary",
