@@ -14,11 +14,6 @@
 
 #include <math.h>
 
-static const struct setting settings[] = {
-    {"ratio", 0, 0, 1, "share of entries kept; 0: the regime's, which may change by epoch"},
-    {0},
-};
-
 static double dgc_paper_bytes(size_t n, double ratio)
 {
     return 6 * ceil((double)n * ratio);
@@ -28,7 +23,7 @@ const struct compressor dgc_compressor = {
     .name = "dgc",
     .about = "top-k with momentum correction and factor masking (its own memory)",
     .paper = "Lin, Han, Mao, Wang, Dally: Deep Gradient Compression, ICLR 2018",
-    .settings = settings,
+    .settings = sparse_settings,
     .memory = "dgc",
     .contraction = true,
     .exchange = GATHER,

@@ -12,26 +12,17 @@
  */
 #include "compressors/sparse.h"
 
-static const struct setting settings[] = {
-    {"ratio", 0, 0, 1, "share of entries kept; 0: the regime's, which may change by epoch"},
-    {0},
-};
-
-static double gradient_dropping_paper_bytes(size_t n, double ratio)
-{
-    return 8.0 * (double)sparse_keep(n, ratio);
-}
-
 const struct compressor gradient_dropping_compressor = {
     .name = "gradient-dropping",
     .about = "top-k with a plain residual and naive momentum, no warm-up",
     .paper = "Aji, Heafield: Sparse communication for distributed gradient descent, EMNLP 2017",
-    .settings = settings,
+    .settings = sparse_settings,
     .memory = "residual",
+    .no_warmup = true,
     .contraction = true,
     .exchange = GATHER,
     .part = {{.kind = INDICES, .room = sparse_room}, {.kind = VALUES, .room = sparse_room}},
     .encode = sparse_select_top,
     .decode = sparse_apply,
-    .paper_bytes = gradient_dropping_paper_bytes,
+    .paper_bytes = sparse_word_bytes,
 };

@@ -3,7 +3,7 @@
  *
  * compensate() makes of the workers' gradients what they would like to send; update() takes off
  * what the message said.  All state is [workers][stride] slabs on the device.  The gradient that
- * counts is share * grad + decay * parameters: share is the worker's clip factor times K b / sum b
+ * counts is scale * grad + decay * parameters: scale is the worker's clip factor times K b / sum b
  * (its samples over the mean, for a short last step), decay the local weight decay.
  *
  * Mean or sum: states hold undivided gradients; the optimizer divides the sum over workers by K.
@@ -18,20 +18,20 @@
 #define MEMORY_SLABS 2
 
 /* One element of the gradient that counts; params NULL: no local weight decay. */
-KERNEL_FN float memory_gradient(float share, float grad, const struct step *step,
+KERNEL_FN float memory_gradient(float scale, float grad, const struct step *step,
                                 const float *params, size_t place)
 {
-    return params ? share * grad + step->weight_decay * params[place] : share * grad;
+    return params ? scale * grad + step->weight_decay * params[place] : scale * grad;
 }
 
 struct memory_call {
     struct call call;
     const double *settings;          /* in the order of memory.settings */
     const float *grad;               /* [workers][stride] */
-    const float *share;              /* [workers] on the device */
+    const float *scale;              /* [workers] on the device */
     const float *params;             /* [stride]; NULL: no local weight decay */
     float *slab[MEMORY_SLABS];       /* the state of the call's workers */
-    float *scaled;                   /* [workers][stride] for none; NULL: share is 1, no decay */
+    float *scaled;                   /* [workers][stride] for none; NULL: scale is 1, no decay */
     const struct compressor *method; /* whose decode tells what a message says */
 };
 
@@ -40,7 +40,7 @@ struct memory {
     const char *about;
     const struct setting *settings;
     const char *slab_names[MEMORY_SLABS + 1]; /* its state, and how many slabs that is */
-    int kept;                                 /* the slab that holds what is not yet sent, or -1 */
+    int residual;                             /* the slab that holds what is not yet sent, or -1 */
     bool (*owns_momentum)(const double *settings); /* the optimizer then has none; NULL: never */
 
     const float *(*compensate)(const struct memory_call *m);

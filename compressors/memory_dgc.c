@@ -12,45 +12,31 @@
 #include "compressors/memory.h"
 
 struct memory_dgc_accumulate {
-    const float *grad, *share, *params;
+    const float *grad, *scale, *params;
     const struct step *step;
-    float momentum; /* below 0: the step's */
-    float *u, *v;
+    float *u; /* NULL: no momentum correction, v is a plain residual */
+    float *v;
 };
 
 TILE_KERNEL(memory_dgc_accumulate)
 {
-    float share = a->share[t->worker];
-    float m = a->momentum >= 0 ? a->momentum : a->step->momentum;
+    float scale = a->scale[t->worker];
+    float m = a->step->momentum;
     bool nesterov = a->step->nesterov != 0;
 
     EACH_SLOT (s) {
         size_t i = tile_at(t, s);
         float g =
-            memory_gradient(share, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
-        float u = nesterov ? m * (a->u[i] + g) : m * a->u[i] + g;
+            memory_gradient(scale, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
+        float u;
 
+        if (!a->u) {
+            a->v[i] += g;
+            continue;
+        }
+        u = nesterov ? m * (a->u[i] + g) : m * a->u[i] + g;
         a->u[i] = u;
         a->v[i] = nesterov ? a->v[i] + u + g : a->v[i] + u;
-    }
-}
-
-struct memory_dgc_plain {
-    const float *grad, *share, *params;
-    const struct step *step;
-    float *v;
-};
-
-/* Without momentum correction: what remains is a residual. */
-TILE_KERNEL(memory_dgc_plain)
-{
-    float share = a->share[t->worker];
-
-    EACH_SLOT (s) {
-        size_t i = tile_at(t, s);
-
-        a->v[i] +=
-            memory_gradient(share, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
     }
 }
 
@@ -58,29 +44,21 @@ TILE_KERNEL(memory_dgc_plain)
 
 #include "sim/layout.h"
 
-enum { MOMENTUM, CORRECTION, MASKING };
+enum { CORRECTION, MASKING };
 enum { V, U };
 
 static const struct setting settings[] = {
-    [MOMENTUM] = {"momentum", -1, -1, 0.9999, "of the correction; -1: the schedule's"},
     [CORRECTION] = {"correction", 1, 0, 1,
-                    "momentum correction; without: a plain residual, and "
-                    "momentum is the optimizer's"},
-    [MASKING] = {"masking", 1, 0, 1, "momentum factor masking"},
+                    "momentum correction; without, momentum is the optimizer's", SWITCH},
+    [MASKING] = {"masking", 1, 0, 1, "momentum factor masking", SWITCH},
     {0},
 };
 
 static const float *dgc_compensate(const struct memory_call *m)
 {
-    const struct tiles *tiles = &m->call.layout->tiles;
-
-    if (m->settings[CORRECTION] != 0)
-        LAUNCH_TILES(m->call.dev, memory_dgc_accumulate, tiles, m->call.workers, .grad = m->grad,
-                     .share = m->share, .params = m->params, .step = m->call.step,
-                     .momentum = (float)m->settings[MOMENTUM], .u = m->slab[U], .v = m->slab[V]);
-    else
-        LAUNCH_TILES(m->call.dev, memory_dgc_plain, tiles, m->call.workers, .grad = m->grad,
-                     .share = m->share, .params = m->params, .step = m->call.step, .v = m->slab[V]);
+    LAUNCH_TILES(m->call.dev, memory_dgc_accumulate, &m->call.layout->tiles, m->call.workers,
+                 .grad = m->grad, .scale = m->scale, .params = m->params, .step = m->call.step,
+                 .u = m->settings[CORRECTION] != 0 ? m->slab[U] : NULL, .v = m->slab[V]);
     return m->slab[V];
 }
 
@@ -106,7 +84,7 @@ const struct memory dgc_memory = {
     .about = "momentum correction and momentum factor masking, as in DGC",
     .settings = settings,
     .slab_names = {"velocity", "momentum"},
-    .kept = V,
+    .residual = V,
     .owns_momentum = dgc_owns_momentum,
     .compensate = dgc_compensate,
     .update = dgc_update,

@@ -7,20 +7,20 @@
 #include "compressors/memory.h"
 
 struct memory_none_scale {
-    const float *grad, *share, *params;
+    const float *grad, *scale, *params;
     const struct step *step;
     float *wanted;
 };
 
 TILE_KERNEL(memory_none_scale)
 {
-    float share = a->share[t->worker];
+    float scale = a->scale[t->worker];
 
     EACH_SLOT (s) {
         size_t i = tile_at(t, s);
 
         a->wanted[i] =
-            memory_gradient(share, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
+            memory_gradient(scale, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
     }
 }
 
@@ -33,7 +33,7 @@ static const float *none_compensate(const struct memory_call *m)
     if (m->scaled == NULL)
         return m->grad;
     LAUNCH_TILES(m->call.dev, memory_none_scale, &m->call.layout->tiles, m->call.workers,
-                 .grad = m->grad, .share = m->share, .params = m->params, .step = m->call.step,
+                 .grad = m->grad, .scale = m->scale, .params = m->params, .step = m->call.step,
                  .wanted = m->scaled);
     return m->scaled;
 }
@@ -42,7 +42,7 @@ const struct memory none_memory = {
     .name = "none",
     .about = "what is not sent is lost",
     .settings = (const struct setting[]){{0}},
-    .kept = -1,
+    .residual = -1,
     .compensate = none_compensate,
 };
 

@@ -9,7 +9,7 @@
 #include "compressors/memory.h"
 
 struct memory_residual_add {
-    const float *grad, *share, *params;
+    const float *grad, *scale, *params;
     const struct step *step;
     float beta, gamma;
     float *residual;
@@ -17,12 +17,12 @@ struct memory_residual_add {
 
 TILE_KERNEL(memory_residual_add)
 {
-    float share = a->share[t->worker];
+    float scale = a->scale[t->worker];
 
     EACH_SLOT (s) {
         size_t i = tile_at(t, s);
         float g =
-            memory_gradient(share, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
+            memory_gradient(scale, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
 
         a->residual[i] = a->beta * a->residual[i] + a->gamma * g;
     }
@@ -35,15 +35,15 @@ TILE_KERNEL(memory_residual_add)
 enum { BETA, GAMMA };
 
 static const struct setting settings[] = {
-    [BETA] = {"beta", 1, 0, 1, "share of the old residual that is kept"},
-    [GAMMA] = {"gamma", 1, 0, 16, "times the new gradient"},
+    [BETA] = {"beta", 1, 0, 1, "share of the old residual that is kept", NUMBER},
+    [GAMMA] = {"gamma", 1, 0, 16, "times the new gradient", NUMBER},
     {0},
 };
 
 static const float *residual_compensate(const struct memory_call *m)
 {
     LAUNCH_TILES(m->call.dev, memory_residual_add, &m->call.layout->tiles, m->call.workers,
-                 .grad = m->grad, .share = m->share, .params = m->params, .step = m->call.step,
+                 .grad = m->grad, .scale = m->scale, .params = m->params, .step = m->call.step,
                  .beta = (float)m->settings[BETA], .gamma = (float)m->settings[GAMMA],
                  .residual = m->slab[0]);
     return m->slab[0];
@@ -61,7 +61,7 @@ const struct memory residual_memory = {
     .about = "what was not sent is added to the next gradient",
     .settings = settings,
     .slab_names = {"residual"},
-    .kept = 0,
+    .residual = 0,
     .compensate = residual_compensate,
     .update = residual_update,
 };

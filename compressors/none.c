@@ -1,9 +1,9 @@
 /*
- * none -- the gradient itself.  The baseline, and the shortest compressor.
+ * none -- the gradient itself.  The baseline.
  *
  *     message:  n values a tensor, the slab as it stands
  */
-#include "sim/kernel.h"
+#include "compressors/compressor.h"
 
 struct none_add {
     const float *value; /* [senders][stride] */
@@ -23,7 +23,7 @@ KERNEL(none_add)
 
 struct none_take {
     const float *value;
-    uint32_t how; /* of struct target */
+    enum target_how how;
     float *to;
 };
 
@@ -33,13 +33,12 @@ TILE_KERNEL(none_take)
         float *to = &a->to[tile_at(t, s)];
         float value = a->value[tile_at(t, s)];
 
-        *to = a->how == 0 ? *to + value : a->how == 1 ? *to - value : 0;
+        *to = target_apply(a->how, *to, value);
     }
 }
 
 #ifndef __CUDACC__
 
-#include "compressors/compressor.h"
 #include "sim/layout.h"
 #include "sim/wire.h"
 

@@ -1,4 +1,4 @@
-#include "sim/kernel.h"
+#include "compressors/compressor.h"
 
 struct sparse_count {
     const float *x;
@@ -89,7 +89,7 @@ struct sparse_put {
     const uint32_t *count; /* [senders][tensors] */
     const uint32_t *n;     /* [tensors] */
     const uint32_t *first; /* [tensors] tile of the target where a tensor begins */
-    uint32_t how;          /* of struct target */
+    enum target_how how;
     uint32_t spare_whole;
     size_t stride;
     float *to;
@@ -107,7 +107,7 @@ TILE_KERNEL(sparse_put)
             size_t at = a->index[tile_at(t, s)];
             float value = a->value[tile_at(t, s)];
 
-            to[at] = a->how == 0 ? to[at] + value : a->how == 1 ? to[at] - value : 0;
+            to[at] = target_apply(a->how, to[at], value);
         }
     }
 }
@@ -120,6 +120,16 @@ TILE_KERNEL(sparse_put)
 #include "sim/wire.h"
 
 #include <math.h>
+
+const struct setting sparse_settings[] = {
+    {"ratio", 0, 0, 1, "share of entries kept; 0: the regime's, which may change by epoch", NUMBER},
+    {0},
+};
+
+double sparse_word_bytes(size_t n, double ratio)
+{
+    return 8.0 * (double)sparse_keep(n, ratio);
+}
 
 size_t sparse_keep(size_t n, double ratio)
 {
@@ -144,8 +154,6 @@ void sparse_select_top(const struct call *call, struct message *out)
 
     for (int i = 0; i < 5; i++)
         of_tiles[i] = device_scratch(call->dev, results * sizeof(uint32_t));
-    device_clear(call->dev, of_tiles[1], results * sizeof(uint32_t));
-    device_clear(call->dev, of_tiles[2], results * sizeof(uint32_t));
     device_select(call->dev, &(struct selection){.x = call->wanted,
                                                  .tiles = tiles,
                                                  .workers = call->workers,
@@ -157,6 +165,7 @@ void sparse_select_top(const struct call *call, struct message *out)
     LAUNCH_TILES(call->dev, sparse_count, tiles, call->workers, .x = call->wanted,
                  .threshold = threshold, .peak = of_tiles[0], .above = of_tiles[1],
                  .equal = of_tiles[2]);
+    /* Between tensors' results lies room that nobody fills; only differences within a tensor count. */
     device_scan(call->dev, of_tiles[1], results, of_tiles[3]);
     device_scan(call->dev, of_tiles[2], results, of_tiles[4]);
     LAUNCH_TILES(call->dev, sparse_compact, tiles, call->workers, .x = call->wanted,

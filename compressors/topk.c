@@ -11,26 +11,16 @@
  */
 #include "compressors/sparse.h"
 
-static const struct setting settings[] = {
-    {"ratio", 0, 0, 1, "share of entries kept; 0: the regime's, which may change by epoch"},
-    {0},
-};
-
-static double topk_paper_bytes(size_t n, double ratio)
-{
-    return 8.0 * (double)sparse_keep(n, ratio);
-}
-
 const struct compressor topk_compressor = {
     .name = "topk",
     .about = "the k entries of largest size of every tensor",
     .paper = "Stich, Cordonnier, Jaggi: Sparsified SGD with memory, NeurIPS 2018",
-    .settings = settings,
+    .settings = sparse_settings,
     .memory = "residual",
     .contraction = true,
     .exchange = GATHER,
     .part = {{.kind = INDICES, .room = sparse_room}, {.kind = VALUES, .room = sparse_room}},
     .encode = sparse_select_top,
     .decode = sparse_apply,
-    .paper_bytes = topk_paper_bytes,
+    .paper_bytes = sparse_word_bytes,
 };

@@ -400,8 +400,12 @@ static bool load_part(struct text *text, enum text_part part, struct vocabulary 
     struct content content = {0};
     bool ok = read_file(path, &content, err) && split_content(&reader, &content);
 
-    if (ok)
+    if (ok) {
+        uint64_t size = content.count;
+
+        SHA256Update(sha256, (const uint8_t *)&size, sizeof(size));
         SHA256Update(sha256, content.byte, content.count);
+    }
     free(content.byte);
     return ok;
 }

@@ -20,7 +20,7 @@ struct text {
         size_t count;
         uint32_t *token;
     } part[TEXT_PARTS];
-    char sha256[65]; /* of the three files one after another */
+    char sha256[65]; /* of the three files, each behind its size in 64 bits */
 };
 
 /* A fault names the file and, where there is one, the line. */

@@ -14,10 +14,11 @@
 enum { HIDDEN, LAYERS, DROPOUT, TIED };
 
 static const struct setting settings[] = {
-    [HIDDEN] = {"hidden", 200, 1, 65536, "units of a layer, and of the embedding"},
-    [LAYERS] = {"layers", 2, 1, 16, "LSTM layers"},
-    [DROPOUT] = {"dropout", 0, 0, 0.999, "probability of zeroing, on the input of every layer"},
-    [TIED] = {"tied", 0, 0, 1, "the projection uses the embedding's weight"},
+    [HIDDEN] = {"hidden", 200, 1, 65536, "units of a layer, and of the embedding", WHOLE},
+    [LAYERS] = {"layers", 2, 1, 16, "LSTM layers", WHOLE},
+    [DROPOUT] = {"dropout", 0, 0, 0.999, "probability of zeroing, on the input of every layer",
+                 NUMBER},
+    [TIED] = {"tied", 0, 0, 1, "the projection uses the embedding's weight", SWITCH},
     {0},
 };
 

@@ -20,6 +20,9 @@ create table runs (
     workers        integer,
     batch          integer,              -- per worker
     batch_total    integer,
+    threads        integer, -- of the CPU; with device, version, group and streams: what a run
+    group_size     integer, -- repeats for to the bit
+    streams        integer,
     seed           integer,
     tuned          text,                 -- which of the regime's tuned settings applied
     device         text,

@@ -28,7 +28,7 @@
 #define PATIENCE_SECONDS  60
 #define FOLD_SECONDS      1 /* a reader in another process may hold the checkpoint up */
 #define HEARTBEAT_SECONDS 5
-#define SILENT_SECONDS    120 /* without a heartbeat, a process on another host counts as dead */
+#define SILENT_SECONDS    600 /* without a heartbeat, a process on another host counts as dead */
 
 /* migrations[v] makes version v + 1 of version v; 0 is an empty file, which schema.sql makes the
  * newest at once.  Append; never change one that was released. */
@@ -509,16 +509,18 @@ static bool check_name(struct store *store, const struct run_row *row, struct er
 /* What stands under a key; id is 0 if nothing does. */
 struct found {
     int64_t id;
-    bool finished, lives;
+    bool finished, lives, other_data;
 };
 
-static bool find_run(struct store *store, const char *key, struct found *found, struct error *err)
+static bool find_run(struct store *store, const struct run_row *row, struct found *found,
+                     struct error *err)
 {
     sqlite3_stmt *statement =
         prepare(store,
                 "select id, status in ('done', 'diverged'), status = 'running',"
                 "       host = :host and pid_space = :pid_space, pid, pid_started,"
-                "       coalesce((julianday('now') - julianday(heartbeat_at)) * 86400, 1e9)"
+                "       coalesce((julianday('now') - julianday(heartbeat_at)) * 86400, 1e9),"
+                "       coalesce(data_sha256 <> :data_sha256, 0)"
                 " from runs where key = :key",
                 err);
     bool ok;
@@ -526,7 +528,8 @@ static bool find_run(struct store *store, const char *key, struct found *found, 
     *found = (struct found){0};
     if (statement == NULL)
         return false;
-    bind_text(statement, ":key", key);
+    bind_text(statement, ":key", row->key);
+    bind_text(statement, ":data_sha256", row->data_sha256);
     bind_text(statement, ":host", store->self.host);
     bind_text(statement, ":pid_space", store->self.space);
     if (next_row(store, statement, &ok, err)) {
@@ -537,6 +540,7 @@ static bool find_run(struct store *store, const char *key, struct found *found, 
         found->lives = running && (here ? process_lives(sqlite3_column_int64(statement, 4),
                                                         sqlite3_column_int64(statement, 5))
                                         : sqlite3_column_double(statement, 6) < SILENT_SECONDS);
+        found->other_data = sqlite3_column_int(statement, 7);
     }
     sqlite3_finalize(statement);
     return ok;
@@ -575,6 +579,9 @@ static void bind_run(sqlite3_stmt *statement, const struct run_row *row)
     bind_integer(statement, ":workers", row->workers);
     bind_integer(statement, ":batch", row->batch);
     bind_integer(statement, ":batch_total", row->batch_total);
+    bind_integer(statement, ":threads", row->threads);
+    bind_integer(statement, ":group_size", row->group);
+    bind_integer(statement, ":streams", row->streams);
     bind_integer(statement, ":seed", (int64_t)row->seed);
     bind_text(statement, ":tuned", row->tuned);
     bind_text(statement, ":device", row->device);
@@ -591,10 +598,12 @@ static bool insert_run(struct store *store, const struct run_row *row, int64_t *
     sqlite3_stmt *statement = prepare(
         store,
         "insert into runs (key, name, experiment, experiment_key, model, dataset, compressor,"
-        " memory, method, ratio, workers, batch, batch_total, seed, tuned, device, status, config,"
+        " memory, method, ratio, workers, batch, batch_total, threads, group_size, streams, seed, "
+        "tuned, device, status, config,"
         " version, data_sha256, host, pid, pid_started, pid_space, started_at, heartbeat_at)"
         " values (:key, :name, :experiment, :experiment_key, :model, :dataset, :compressor,"
-        " :memory, :method, :ratio, :workers, :batch, :batch_total, :seed, :tuned, :device,"
+        " :memory, :method, :ratio, :workers, :batch, :batch_total, :threads, :group_size, "
+        ":streams, :seed, :tuned, :device,"
         " 'running', :config, :version, :data_sha256, :host, :pid, :pid_started, :pid_space,"
         " " NOW ", " NOW ")",
         err);
@@ -634,12 +643,22 @@ struct claim_call {
     int64_t run;
 };
 
+/* A key does not tell what stands in a user's own files. */
+static bool check_data(const struct run_row *row, const struct found *found, struct error *err)
+{
+    return !found->other_data ||
+           fail(err,
+                "%s: the database has this run over other data of the same name; --again trains "
+                "anew over these",
+                row->name);
+}
+
 static bool claim(struct store *store, void *arg, struct error *err)
 {
     struct claim_call *call = arg;
     struct found found;
 
-    if (!check_name(store, call->row, err) || !find_run(store, call->row->key, &found, err))
+    if (!check_name(store, call->row, err) || !find_run(store, call->row, &found, err))
         return false;
     call->run = found.id;
     if (found.lives) {
@@ -648,7 +667,7 @@ static bool claim(struct store *store, void *arg, struct error *err)
     }
     if (found.finished && !call->again) {
         call->claim = STORE_DONE;
-        return true;
+        return check_data(call->row, &found, err);
     }
     call->claim = STORE_NEW;
     return (found.id == 0 || remove_run(store, found.id, err)) &&

@@ -25,6 +25,7 @@ struct run_row {
         *data_sha256;
     double ratio;
     uint32_t workers, batch, batch_total;
+    uint32_t threads, group, streams; /* with device and version: what results repeat for */
     uint64_t seed;
     const struct store_pair {
         const char *key, *value;

@@ -41,11 +41,14 @@ double seconds_now(void);
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 /* What a regime may say about an entry of a table (a model, a compressor, ...), and what stands
- * if it does not.  Lists of settings end with a NULL name.  A yes or no is 1 or 0. */
+ * if it does not.  Lists of settings end with a NULL name.  A switch is 1 or 0. */
+enum setting_kind { NUMBER, WHOLE, SWITCH };
+
 struct setting {
     const char *name;
     double initial, low, high;
     const char *help;
+    enum setting_kind kind;
 };
 
 #define SETTINGS_MOST 16

@@ -162,16 +162,16 @@ static struct tree *write_schedule(const struct config *c)
 }
 
 static const struct setting linear_settings[] = {
-    {"to", 0, 0, 1, "the fraction of the rate that is left at the end"},
+    {"to", 0, 0, 1, "the fraction of the rate that is left at the end", NUMBER},
     {0},
 };
 static const struct setting anneal_settings[] = {
-    {"factor", 0.25, ABOVE_0, 1, "what the rate is multiplied by"},
+    {"factor", 0.25, ABOVE_0, 1, "what the rate is multiplied by", NUMBER},
     {0},
 };
 static const struct setting decay_settings[] = {
-    {"factor", 0.5, ABOVE_0, 1, "what the rate is multiplied by after each epoch"},
-    {"from", 0, 0, EPOCHS_MOST, "the first epoch after which it is"},
+    {"factor", 0.5, ABOVE_0, 1, "what the rate is multiplied by after each epoch", NUMBER},
+    {"from", 0, 0, EPOCHS_MOST, "the first epoch after which it is", WHOLE},
     {0},
 };
 
@@ -201,8 +201,6 @@ static bool read_lr_rule(struct config *c, const struct tree *node, const char *
         return false;
     while (strcmp(lr_rules[i].name, rule.name) != 0)
         i++;
-    if (i == LR_DECAY && rule.value[1] != floor(rule.value[1]))
-        return config_wrong(tree_get(node, "from"), "lr_rule.from", err, "a whole number");
     memset(&c->lr_rule, 0, sizeof(c->lr_rule));
     c->lr_rule.rule = (enum lr_rule)i;
     if (c->lr_rule.rule == LR_LINEAR)
@@ -484,8 +482,11 @@ void config_keys_defaults(struct config *c)
 static void settle_ratio(struct config *c)
 {
     const struct setting *settings = config_settings(&compressor_table, c->compressor.name);
+    const struct compressor *compressor = compressor_find(c->compressor.name);
     int i = settings != NULL ? setting_find(settings, "ratio") : -1;
 
+    if (compressor != NULL && compressor->no_warmup)
+        no_warmup(c);
     if (i >= 0 && c->compressor.value[i] == 0)
         return;
     memset(c->ratio, 0, sizeof(c->ratio));

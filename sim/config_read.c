@@ -200,26 +200,14 @@ static struct tree *write_key(const void *base, const struct key *key)
     return key->write(base);
 }
 
-/* A list of settings does not say which of them count something.  Those that begin at 1 or above
- * do (hidden units, layers, levels); shares, factors, and yes or no, begin at 0 or below. */
-static bool is_count(const struct setting *s)
-{
-    return s->low >= 1 && s->initial == floor(s->initial) && s->low == floor(s->low) &&
-           s->high == floor(s->high);
-}
-
 static bool read_setting(double *to, const struct setting *s, const struct tree *node,
                          const char *path, struct error *err)
 {
-    if (node->kind == TREE_YES_NO && s->low == 0 && s->high == 1) {
+    if (s->kind == SWITCH && node->kind == TREE_YES_NO) {
         *to = node->number;
         return true;
     }
-    if (node->kind == TREE_NUMBER && node->number == s->initial) { /* may lie outside: "unsaid" */
-        *to = s->initial;
-        return true;
-    }
-    return config_read_number(to, s->low, s->high, is_count(s), node, path, err);
+    return config_read_number(to, s->low, s->high, s->kind != NUMBER, node, path, err);
 }
 
 static bool known_members(const struct section *section, const struct tree *node, const char *path,

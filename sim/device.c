@@ -116,7 +116,7 @@ void *device_alloc(struct device *dev, size_t bytes)
 {
     void *memory = dev->ops->alloc(dev, bytes > 0 ? bytes : 1);
 
-    CHECK(memory != NULL && "memory_plan() is to refuse what does not fit");
+    CHECK(memory != NULL && "plan_make() is to refuse what does not fit");
     dev->allocations++;
     dev->bytes += bytes;
     return memory;

@@ -68,10 +68,32 @@ static void cpu_describe(struct device *dev, char *text, size_t room)
 #endif
 }
 
+static size_t read_size(const char *path)
+{
+    size_t bytes = 0;
+    FILE *file = fopen(path, "r");
+
+    if (file != NULL && fscanf(file, "%zu", &bytes) != 1)
+        bytes = 0; /* "max" */
+    if (file != NULL)
+        fclose(file);
+    return bytes;
+}
+
+/* What a container may still take; SIZE_MAX where there is no limit. */
+static size_t container_free(void)
+{
+    size_t most = read_size("/sys/fs/cgroup/memory.max");
+    size_t used = read_size("/sys/fs/cgroup/memory.current");
+
+    return most == 0 ? SIZE_MAX : most > used ? most - used : 0;
+}
+
 static size_t cpu_memory_free(struct device *dev)
 {
     char line[256];
     size_t kib = 0;
+    size_t least = container_free();
     FILE *info = fopen("/proc/meminfo", "r");
 
     while (info != NULL && fgets(line, sizeof(line), info) != NULL)
@@ -79,7 +101,7 @@ static size_t cpu_memory_free(struct device *dev)
             break;
     if (info != NULL)
         fclose(info);
-    return kib > 0 ? kib * 1024 : (size_t)1 << 32;
+    return kib > 0 && kib * 1024 < least ? kib * 1024 : least;
 }
 
 /* Large blocks lie on huge pages where the system has them: a slab is read end to end, and a

@@ -2,7 +2,7 @@
 
 struct exchange_dense {
     const float *grad;   /* [workers][stride] from the first dense tensor on */
-    const float *share;  /* [workers] */
+    const float *scale;  /* [workers] */
     const float *params; /* NULL: no local weight decay */
     const struct step *step;
     uint32_t workers;
@@ -15,7 +15,7 @@ KERNEL(exchange_dense)
     float sum = a->sum[i];
 
     for (uint32_t w = 0; w < a->workers; w++)
-        sum += memory_gradient(a->share[w], a->grad[w * a->stride + i], a->step, a->params, i);
+        sum += memory_gradient(a->scale[w], a->grad[w * a->stride + i], a->step, a->params, i);
     a->sum[i] = sum;
 }
 
@@ -25,13 +25,13 @@ KERNEL(exchange_dense)
 
 void exchange_receive(struct workers *w, struct lane *lane, float *sum)
 {
-    const struct memory_call *m = &lane->call;
+    const struct memory_call *m = &lane->group;
     size_t dense = w->compressed.length;
 
     w->compressor->decode(&m->call, &lane->message,
                           (struct target){.how = ADD, .to = sum, .one_sum = true});
     LAUNCH(w->dev, exchange_dense, w->all.length - dense, .grad = lane->slab + dense,
-           .share = m->share, .params = m->params != NULL ? m->params + dense : NULL,
+           .scale = m->scale, .params = m->params != NULL ? m->params + dense : NULL,
            .step = w->step, .workers = m->call.workers, .stride = w->all.length,
            .sum = sum + dense);
 }

@@ -90,6 +90,7 @@ struct node *graph_linear(struct graph *g, struct node *x, const char *name, uin
     char full[64];
 
     CHECK(!x->spare && x->lead == 0);
+    CHECK(g->tail == UINT32_MAX && "one linear layer so far: the last");
     g->tail = g->nodes;
     y = graph_node(g, &linear_op, x, features);
     snprintf(full, sizeof(full), "%s.weight", name);

@@ -15,7 +15,7 @@
 #include "sim/device.h"
 #include "sim/kernel.h"
 
-/* 256^4 elements. */
+/* Enough for any tensor: each level is 256 times smaller. */
 #define LAYOUT_LEVELS 4
 
 struct layout {

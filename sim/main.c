@@ -12,7 +12,7 @@
 #include "models/model.h"
 #include "sim/config.h"
 #include "sim/device.h"
-#include "sim/train.h"
+#include "sim/run.h"
 #include "sim/version.h"
 
 #include <signal.h>
@@ -52,19 +52,19 @@ static int die_of(int number)
     return FAULT;
 }
 
-static int train_status_code(const struct config *c, enum train_status status)
+static int run_status_code(const struct config *c, enum run_status status)
 {
-    if (status == TRAIN_ELSEWHERE) {
+    if (status == RUN_ELSEWHERE) {
         fprintf(stderr, "gradpress: %s: another process is at this run\n", c->name);
         return ELSEWHERE;
     }
-    return status == TRAIN_DIVERGED && c->fail_on_divergence ? DIVERGED : DONE;
+    return status == RUN_DIVERGED && c->fail_on_divergence ? DIVERGED : DONE;
 }
 
 static int train(int argc, char **argv)
 {
     struct config *c = allocate(1, sizeof(*c));
-    enum train_status status = TRAIN_DONE;
+    enum run_status status = RUN_DONE;
     struct error err;
     char *summary = NULL;
     bool wrong = false;
@@ -73,10 +73,10 @@ static int train(int argc, char **argv)
 
     if (!config_parse(c, argc, argv, &wrong, &err))
         code = wrong ? misuse("train", err.text) : fault(&err);
-    else if (!train_run(c, &status, &summary, &stopped_by, &err))
+    else if (!run(c, &status, &summary, &stopped_by, &err))
         code = fault(&err);
     else
-        code = train_status_code(c, status);
+        code = run_status_code(c, status);
     if (summary != NULL)
         puts(summary);
     free(summary);
@@ -88,7 +88,10 @@ static int train(int argc, char **argv)
 static void show_settings(const struct setting *settings)
 {
     for (const struct setting *s = settings; s->name != NULL; s++)
-        printf("    %-12s %s (%g; %g to %g)\n", s->name, s->help, s->initial, s->low, s->high);
+        if (s->kind == SWITCH)
+            printf("    %-12s %s (%g; 0 or 1)\n", s->name, s->help, s->initial);
+        else
+            printf("    %-12s %s (%g; %g to %g)\n", s->name, s->help, s->initial, s->low, s->high);
 }
 
 static void list_models(void)
@@ -212,7 +215,7 @@ static bool asks_for_help(const char *word)
     return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
-static int run(const struct command *command, int argc, char **argv)
+static int run_command(const struct command *command, int argc, char **argv)
 {
     for (int i = 0; i < argc; i++) {
         if (!asks_for_help(argv[i]))
@@ -246,7 +249,7 @@ int main(int argc, char **argv)
         names[i] = commands[i].name;
         if (strcmp(argv[1], names[i]) == 0 ||
             (strcmp(argv[1], "--version") == 0 && commands[i].run == show_version))
-            return run(&commands[i], argc - 2, argv + 2);
+            return run_command(&commands[i], argc - 2, argv + 2);
     }
     near = nearest_name(argv[1], names, ARRAY_LENGTH(names));
     snprintf(text, sizeof(text), "no such command '%s'%s%s%s", argv[1],

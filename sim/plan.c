@@ -27,10 +27,18 @@ static bool refuse(const struct plan *plan, const struct config *c, size_t fixed
 {
     return fail(err,
                 "the run needs %.1f GiB of the device's memory, %.1f GiB of them for what %u "
-                "workers keep, and %.1f GiB are free; fewer --workers%s, or a smaller model or "
+                "workers keep, and %.1f GiB are free; fewer --workers%s%s, or a smaller model or "
                 "batch would fit",
                 gib(plan->bytes), gib(fixed), c->workers, gib(plan->available),
-                plan->group > 1 ? ", a smaller --group" : "");
+                plan->group > 1 ? ", a smaller --group" : "",
+                plan->streams > 1 ? ", fewer --streams" : "");
+}
+
+/* So many bytes for all, and so many for each lane. */
+static bool fits(struct plan *plan, size_t fixed, size_t lane)
+{
+    plan->bytes = fixed + plan->streams * lane;
+    return (double)plan->bytes <= USABLE * (double)plan->available;
 }
 
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
@@ -40,6 +48,7 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
     struct shape eval = {1, c->evaluate.batch, c->evaluate.bptt};
     size_t fixed = graph_measure(dev, parameters, model, c->model.value, classes, eval, false);
     size_t available = device_memory_free(dev);
+    size_t lane;
 
     graph_place(parameters, c->compress_all);
     fixed += workers_bytes(dev, c, parameters) + optimizer_bytes(c, parameters) + data_bytes;
@@ -53,9 +62,10 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
             group = c->group < c->workers ? c->group : c->workers;
         *plan = (struct plan){
             .group = group, .streams = streams_for(dev, c, group), .available = available};
-        plan->bytes =
-            fixed + plan->streams * workers_lane_bytes(dev, c, model, parameters, classes, group);
-        if ((double)plan->bytes <= USABLE * (double)available)
+        lane = workers_lane_bytes(dev, c, model, parameters, classes, group);
+        if (c->streams == 0 && !fits(plan, fixed, lane))
+            plan->streams = 1;
+        if (fits(plan, fixed, lane))
             return true;
         if (c->group > 0 || group == 1)
             break;

@@ -1,5 +1,8 @@
 /*
- * train.h -- a run from its regime to its rows.
+ * train.h -- steps and evaluations: training without database, files or terminal.
+ *
+ * Fill config, dev (open) and text; then train_plan(), train_prepare(), and train_step() after
+ * train_step().  run.c does, and so do the tests.
  */
 #ifndef SIM_TRAIN_H
 #define SIM_TRAIN_H
@@ -7,22 +10,8 @@
 #include "data/stream.h"
 #include "data/text.h"
 #include "sim/optimizer.h"
-#include "sim/progress.h"
+#include "sim/plan.h"
 #include "sim/worker.h"
-
-enum train_status {
-    TRAIN_DONE,
-    TRAIN_ALREADY_DONE,
-    TRAIN_DIVERGED,
-    TRAIN_STOPPED,  /* by a signal: *signal says which */
-    TRAIN_ELSEWHERE /* another process is at this run */
-};
-
-/* Trains what c says and writes every epoch to the database.  *summary: the one line of results,
- * a new string (NULL if there are none).  Progress goes to stderr.  After SIGINT or SIGTERM the
- * step is ended, the run noted as stopped, and *signal set. */
-bool train_run(const struct config *c, enum train_status *status, char **summary, int *signal,
-               struct error *err);
 
 /* Forward alone, at a batch of its own, so that perplexity does not depend on K. */
 struct evaluation {
@@ -32,46 +21,45 @@ struct evaluation {
     double *loss; /* [batch][bptt] sums over the segments */
 };
 
-struct store;
-
 struct train {
     const struct config *config;
     struct device dev;
     struct text text;
+    struct plan plan;
     struct parameters parameters;
     struct workers workers;
     struct optimizer optimizer;
     struct step_block block;
     struct stream data;
     struct evaluation evaluation;
-    struct progress progress;
-    struct store *store;
-    int64_t run;
 
     uint64_t segments; /* of an epoch */
     uint64_t steps;    /* of an epoch */
-    double lr_factor;  /* of annealing and decay */
-    float *best;       /* [P] the parameters that were best on validation */
-    double best_loss;
-    uint32_t best_epoch;
-    bool has_best;
-    size_t loss_rows; /* of workers.loss_sum */
-    double *loss;     /* [loss_rows] on the host */
+    double lr_factor;  /* of annealing and decay: train_next_lr() */
+    size_t loss_rows;  /* of workers.loss_sum */
+    double *loss;      /* [loss_rows] on the host */
+
+    bool wire_holds; /* with --verify-wire: every message so far was what was counted; ... */
+    struct error wire_fault; /* ... else what was wrong */
 };
 
-/* The parts of train_run() that need neither database nor files, for tests and benches: t has
- * config, an open device and the text. */
+/* How much memory the run needs; a text that is too short or a run that does not fit is a fault. */
+bool train_plan(struct train *t, struct error *err);
 
-/* Plans the memory and allocates everything that steps need; a run that does not fit is a fault. */
-bool train_prepare(struct train *t, struct error *err);
+/* Allocates everything that steps need. */
+void train_prepare(struct train *t);
 
-/* One update; returns the samples (tokens) in it.  Only launches. */
+/* One update; returns the tokens in it.  Only launches. */
 uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step);
 
 /* Mean loss over the predicted tokens of a part, with the given parameters; *scored is how many. */
 double train_evaluate(struct train *t, enum text_part part, const float *params, uint64_t *scored);
 
-/* Frees all, closes device and database. */
+/* What the regime's rule makes of the learning rate when an epoch has ended: improved tells
+ * whether its validation loss is below the best before it. */
+void train_next_lr(struct train *t, uint32_t epoch, bool improved);
+
+/* Frees all and closes the device. */
 void train_destroy(struct train *t);
 
 #endif

@@ -1,23 +1,23 @@
 #include "sim/kernel.h"
 #include "sim/step.h"
 
-struct workers_share {
-    const double *square;      /* [workers] */
-    const float *sample_share; /* [workers] */
-    float threshold;           /* 0: no clipping here */
-    float *share;
+struct workers_scale {
+    const double *square;       /* [workers] */
+    const float *sample_weight; /* [workers] */
+    float threshold;            /* 0: no clipping here */
+    float *scale;
     double *norm_sum;
     uint32_t *diverged;
 };
 
 /* Clips as torch.nn.utils.clip_grad_norm_ does. */
-KERNEL(workers_share)
+KERNEL(workers_scale)
 {
     float norm = (float)sqrt(a->square[i]);
-    float share = a->sample_share[i];
-    float clip = a->threshold / (share * norm + 1e-6f);
+    float scale = a->sample_weight[i];
+    float clip = a->threshold / (scale * norm + 1e-6f);
 
-    a->share[i] = a->threshold > 0 && clip < 1 ? share * clip : share;
+    a->scale[i] = a->threshold > 0 && clip < 1 ? scale * clip : scale;
     a->norm_sum[i] += (double)norm;
     if (!(norm - norm == 0))
         *a->diverged = 1;
@@ -37,17 +37,26 @@ KERNEL(workers_share)
 /* Bytes for a tile's results: counts, their scans and a peak; sums of squares, level by level. */
 #define SCRATCH_OF_A_TILE (5 * sizeof(uint32_t) + 2 * sizeof(double))
 
-static uint32_t samples_in_batch(const struct config *c)
+uint32_t workers_columns(const struct config *c)
 {
     return c->data.sharding == SHARD_SEGMENTS ? c->batch : c->batch * c->workers;
+}
+
+/* Whether weight decay is added to each worker's gradient. */
+static bool decays_locally(const struct config *c)
+{
+    for (uint32_t i = 0; i < c->phases; i++)
+        if (c->phase[i].weight_decay != 0)
+            return c->weight_decay_at == DECAY_LOCAL;
+    return false;
 }
 
 /* Whether memory none must scale or decay gradients before they are sent. */
 static bool scales(const struct config *c)
 {
     return strcmp(c->memory.name, "none") == 0 &&
-           ((c->clip.mode != CLIP_NONE && c->clip.mode != CLIP_GLOBAL) ||
-            c->weight_decay_at == DECAY_LOCAL || c->data.sharding == SHARD_SEGMENTS);
+           ((c->clip.mode != CLIP_NONE && c->clip.mode != CLIP_GLOBAL) || decays_locally(c) ||
+            c->data.sharding == SHARD_SEGMENTS);
 }
 
 /* The sizes of the tensors in the order of the arena, to be freed. */
@@ -99,7 +108,7 @@ static void lane_create(struct workers *w, struct lane *lane, const struct model
     message_create(&lane->message, w->compressor, &call, w->group);
 }
 
-/* The step, what is kept of each tensor and each worker's share: one block. */
+/* The step, what is kept of each tensor and each worker's scale: one block. */
 static size_t block_bytes(const struct workers *w)
 {
     return sizeof(struct step) + w->compressed.count * sizeof(uint32_t) + w->count * sizeof(float);
@@ -120,17 +129,17 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
                           .group = group,
                           .lanes = lanes,
                           .parameters = parameters,
-                          .state_samples = samples_in_batch(c)};
+                          .state_samples = workers_columns(c)};
     layouts_create(dev, parameters, &w->all, &w->compressed);
     p = w->all.length * sizeof(float);
     w->params = device_alloc(dev, p);
     w->transposed = device_alloc(dev, p);
     for (uint32_t i = 0; i < memory_slabs(w->memory); i++)
-        w->kept[i] = device_alloc(dev, w->count * p);
+        w->memory_slab[i] = device_alloc(dev, w->count * p);
     w->step = device_alloc(dev, block_bytes(w));
     w->keep = (uint32_t *)(void *)(w->step + 1);
-    w->sample_share = (float *)(void *)(w->keep + w->compressed.count);
-    w->share = device_alloc(dev, w->count * sizeof(*w->share));
+    w->sample_weight = (float *)(void *)(w->keep + w->compressed.count);
+    w->scale = device_alloc(dev, w->count * sizeof(*w->scale));
     w->square = device_alloc(dev, w->count * sizeof(*w->square));
     w->norm_sum = device_alloc(dev, w->count * sizeof(*w->norm_sum));
     w->loss_sum = device_alloc(dev, rows * sizeof(*w->loss_sum));
@@ -161,10 +170,10 @@ void workers_destroy(struct workers *w)
     device_free(w->dev, w->loss_sum, rows * sizeof(*w->loss_sum));
     device_free(w->dev, w->norm_sum, w->count * sizeof(*w->norm_sum));
     device_free(w->dev, w->square, w->count * sizeof(*w->square));
-    device_free(w->dev, w->share, w->count * sizeof(*w->share));
+    device_free(w->dev, w->scale, w->count * sizeof(*w->scale));
     device_free(w->dev, w->step, block_bytes(w));
     for (uint32_t i = 0; i < MEMORY_SLABS; i++)
-        device_free(w->dev, w->kept[i], w->count * p);
+        device_free(w->dev, w->memory_slab[i], w->count * p);
     device_free(w->dev, w->transposed, p);
     device_free(w->dev, w->params, p);
     layout_destroy(&w->compressed);
@@ -208,7 +217,7 @@ void step_block_create(struct step_block *b, const struct workers *w)
     *b = (struct step_block){.size = block_bytes(w)};
     b->bytes = allocate(b->size, 1);
     b->keep = (uint32_t *)(void *)((char *)b->bytes + sizeof(struct step));
-    b->sample_share = (float *)(void *)(b->keep + w->compressed.count);
+    b->sample_weight = (float *)(void *)(b->keep + w->compressed.count);
 }
 
 void step_block_destroy(struct step_block *b)
@@ -233,19 +242,19 @@ static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t
 {
     const struct config *c = w->config;
 
-    lane->call = (struct memory_call){.call = call_of(w),
-                                      .settings = c->memory.value,
-                                      .grad = lane->slab,
-                                      .share = w->share + first,
-                                      .scaled = lane->scaled,
-                                      .method = w->compressor};
-    lane->call.call.first = first;
-    lane->call.call.workers = workers;
+    lane->group = (struct memory_call){.call = call_of(w),
+                                       .settings = c->memory.value,
+                                       .grad = lane->slab,
+                                       .scale = w->scale + first,
+                                       .scaled = lane->scaled,
+                                       .method = w->compressor};
+    lane->group.call.first = first;
+    lane->group.call.workers = workers;
     lane->message.senders = workers;
-    if (c->weight_decay_at == DECAY_LOCAL)
-        lane->call.params = w->params;
+    if (decays_locally(c))
+        lane->group.params = w->params;
     for (uint32_t i = 0; i < memory_slabs(w->memory); i++)
-        lane->call.slab[i] = w->kept[i] + first * w->all.length;
+        lane->group.slab[i] = w->memory_slab[i] + first * w->all.length;
 }
 
 void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
@@ -296,49 +305,46 @@ static double clip_threshold(const struct config *c)
 
 void workers_clip(struct workers *w, struct lane *lane)
 {
-    uint32_t first = lane->call.call.first;
-    uint32_t workers = lane->call.call.workers;
+    uint32_t first = lane->group.call.first;
+    uint32_t workers = lane->group.call.workers;
 
     layout_squares(&w->all, workers, lane->slab, w->square + first);
-    LAUNCH(w->dev, workers_share, workers, .square = w->square + first,
-           .sample_share = w->sample_share + first, .threshold = (float)clip_threshold(w->config),
-           .share = w->share + first, .norm_sum = w->norm_sum + first, .diverged = w->diverged);
+    LAUNCH(w->dev, workers_scale, workers, .square = w->square + first,
+           .sample_weight = w->sample_weight + first, .threshold = (float)clip_threshold(w->config),
+           .scale = w->scale + first, .norm_sum = w->norm_sum + first, .diverged = w->diverged);
 }
 
 void workers_compensate(struct workers *w, struct lane *lane)
 {
-    lane->call.call.wanted = w->memory->compensate(&lane->call);
+    lane->group.call.wanted = w->memory->compensate(&lane->group);
 }
 
 void workers_encode(struct workers *w, struct lane *lane)
 {
-    w->compressor->encode(&lane->call.call, &lane->message);
-    lane->call.call.wanted = NULL;
+    w->compressor->encode(&lane->group.call, &lane->message);
+    lane->group.call.wanted = NULL;
     message_weigh(&lane->message, &w->compressed, w->config->encoding, w->traffic, NULL);
 }
 
 void workers_update(struct workers *w, struct lane *lane)
 {
     if (w->memory->update != NULL)
-        w->memory->update(&lane->call, &lane->message);
+        w->memory->update(&lane->group, &lane->message);
 }
 
-bool workers_verify(struct workers *w, struct error *err)
+bool workers_verify(struct workers *w, struct lane *lane, struct error *err)
 {
-    for (uint32_t i = 0; i < w->lanes; i++)
-        if (!message_verify(&w->lane[i].message, &w->compressed, w->config->encoding, err))
-            return false;
-    return true;
+    return message_verify(&lane->message, &w->compressed, w->config->encoding, err);
 }
 
-double workers_kept_norm(struct workers *w)
+double workers_residual_norm(struct workers *w)
 {
     double *square = allocate(w->count, sizeof(*square));
     double sum = 0;
 
-    if (w->memory->kept >= 0) {
+    if (w->memory->residual >= 0) {
         device_scratch_reset(w->dev);
-        layout_squares(&w->compressed, w->count, w->kept[w->memory->kept], w->square);
+        layout_squares(&w->compressed, w->count, w->memory_slab[w->memory->residual], w->square);
         device_download(w->dev, square, w->square, w->count * sizeof(*square));
     }
     for (uint32_t i = 0; i < w->count; i++)

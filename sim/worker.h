@@ -9,7 +9,7 @@
  * A lane is what one group needs while it runs: activations, a slab, messages.  Groups go round
  * the lanes, one stream each.
  *
- * Who divides: a worker's gradient is the mean over its own samples; share[k] scales it (clipping,
+ * Who divides: a worker's gradient is the mean over its own samples; scale[k] scales it (clipping,
  * and K b_k / sum b in a step where workers have unequal samples); the optimizer alone divides by K.
  */
 #ifndef SIM_WORKER_H
@@ -30,7 +30,7 @@ struct lane {
     float *slab;   /* [group][P] gradients of the group's workers */
     float *scaled; /* [group][P] with memory none, where gradients are clipped or decayed */
     struct message message;
-    struct memory_call call; /* of the group that is in the lane */
+    struct memory_call group; /* the one that is in the lane */
 };
 
 struct workers {
@@ -45,18 +45,18 @@ struct workers {
     struct layout all;        /* every tensor, P floats */
     struct layout compressed; /* those that go through the compressor: a prefix */
 
-    float *params, *transposed; /* [P] */
-    float *kept[MEMORY_SLABS];  /* [K][P] */
-    float *state;               /* recurrent, of all samples */
+    float *params, *transposed;       /* [P] */
+    float *memory_slab[MEMORY_SLABS]; /* [K][P] */
+    float *state;                     /* recurrent, of all samples */
     size_t state_samples;
     struct lane lane[LANES_MOST];
 
     /* One block on the device, filled by one copy before a step. */
     struct step *step;
-    uint32_t *keep;      /* [tensors] entries of each compressed tensor to keep */
-    float *sample_share; /* [K] K b_k / sum b */
+    uint32_t *keep;       /* [tensors] entries of each compressed tensor to keep */
+    float *sample_weight; /* [K] K b_k / sum b */
 
-    float *share;       /* [K] the same, times the clip factor */
+    float *scale;       /* [K] the same, times the clip factor */
     double *square;     /* [K] of the gradient's norm */
     double *norm_sum;   /* [K] of the norms over the epoch's steps */
     double *loss_sum;   /* [K][samples][steps] over the epoch's steps */
@@ -68,10 +68,13 @@ struct workers {
 struct step_block {
     struct step step;
     uint32_t *keep;
-    float *sample_share;
+    float *sample_weight;
     void *bytes;
     size_t size;
 };
+
+/* Columns of text in a step of all workers. */
+uint32_t workers_columns(const struct config *c);
 
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
                     const struct model *model, struct parameters *parameters, uint32_t classes,
@@ -100,11 +103,11 @@ void workers_compensate(struct workers *w, struct lane *lane);
 void workers_encode(struct workers *w, struct lane *lane);
 void workers_update(struct workers *w, struct lane *lane);
 
-/* Packs the messages that the lanes still hold and unpacks them again: a fault tells where the bytes
- * are not those that were counted, or do not say what was sent.  Waits; for --verify-wire. */
-bool workers_verify(struct workers *w, struct error *err);
+/* Packs the lane's messages and unpacks them again: a fault tells where the bytes are not those that
+ * were counted, or do not say what was sent.  Waits; for --verify-wire. */
+bool workers_verify(struct workers *w, struct lane *lane, struct error *err);
 
 /* Of all workers together: the root of the mean of |what is kept|^2, NOT for inside a step. */
-double workers_kept_norm(struct workers *w);
+double workers_residual_norm(struct workers *w);
 
 #endif

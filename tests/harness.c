@@ -81,10 +81,11 @@ void harness_train(struct train *t, const struct config *c, const char *device, 
     for (int part = 0; part < TEXT_PARTS; part++)
         give_tokens(&t->text.part[part], token, count);
     harness_open(&t->dev, device);
-    if (!train_prepare(t, &err)) {
+    if (!train_plan(t, &err)) {
         fprintf(stderr, "%s\n", err.text);
         abort();
     }
+    train_prepare(t);
 }
 
 void harness_evaluation(struct train *t, const uint32_t *token, size_t count)

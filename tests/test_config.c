@@ -168,7 +168,7 @@ static void every_flag_reaches_its_key(void **state)
     assert_int_equal(c.data.bptt, 8);
     assert_true(c.model.value[0] == 9 && c.model.value[1] == 1);
     accept("a.json -K4 --dropout .5 --tied --clip 2 --clip-mode local-sqrt-k --sharding segments "
-           "--min-count 3 --compressor dgc --memory dgc:momentum=0.5 --warmup .25,.125 "
+           "--min-count 3 --compressor dgc --memory residual:beta=0.5 --warmup .25,.125 "
            "--warmup-steps 7 --compress-all --encoding runs16");
     assert_int_equal(c.workers, 4);
     assert_true(c.model.value[2] == 0.5 && c.model.value[3] == 1);
@@ -208,7 +208,7 @@ static void another_choice_forgets_the_settings_of_the_last(void **state)
                                 ",\"lr_rule\":{\"name\":\"linear\",\"to\":0.5}"));
     accept("a.json --compressor dgc --memory dgc --set lr_rule=anneal");
     assert_true(c.ratio[0].ratio == 0.001);
-    assert_true(c.memory.value[0] == -1);
+    assert_true(c.memory.value[0] == 1);
     assert_true(c.lr_rule.rule == LR_ANNEAL && c.lr_rule.factor == 0.25);
 }
 

@@ -170,8 +170,8 @@ static void check_workers(const char *name, const char *method, const char *sche
         for (uint32_t k = 0; (step == 0 || step == 2 || step == 5) && k < 3; k++) {
             for (size_t i = 0; i < strlen(kept); i++) {
                 snprintf(prefix, sizeof(prefix), "step%u.%c.w%u.", (unsigned)step, kept[i], k);
-                require_arena(&t, &g, prefix, t.workers.kept[i] + k * t.parameters.length, true,
-                              false);
+                require_arena(&t, &g, prefix, t.workers.memory_slab[i] + k * t.parameters.length,
+                              true, false);
             }
         }
     }

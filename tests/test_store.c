@@ -469,11 +469,32 @@ static void another_host_lives_by_its_heartbeat(void **state)
 
     assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
     run_raw(path, "update runs set host = 'elsewhere', pid = 1,"
-                  " heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-100 seconds')");
+                  " heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-550 seconds')");
     assert_int_equal(claim_key(store, "a", &run), STORE_ELSEWHERE);
     run_raw(path, "update runs set"
-                  " heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-140 seconds')");
+                  " heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-650 seconds')");
     assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
+    store_close(store);
+    free(path);
+}
+
+static void a_finished_run_over_other_data_is_not_this_one(void **state)
+{
+    char *path = path_of(__func__);
+    struct store *store = open_store(path);
+    struct run_row row = a_run("a", "a");
+    enum store_claim claim;
+    struct error err;
+    int64_t run;
+
+    row.data_sha256 = "1111";
+    assert_true(store_claim(store, &row, false, &claim, &run, &err));
+    finish(store, run, "done");
+    row.data_sha256 = "2222";
+    assert_false(store_claim(store, &row, false, &claim, &run, &err));
+    assert_non_null(strstr(err.text, "other data"));
+    assert_true(store_claim(store, &row, true, &claim, &run, &err));
+    assert_int_equal(claim, STORE_NEW);
     store_close(store);
     free(path);
 }
@@ -1059,6 +1080,7 @@ int main(void)
         cmocka_unit_test(a_zombie_is_dead),
         cmocka_unit_test(a_pid_that_is_used_again_is_dead),
         cmocka_unit_test(another_host_lives_by_its_heartbeat),
+        cmocka_unit_test(a_finished_run_over_other_data_is_not_this_one),
         cmocka_unit_test(what_did_not_end_well_is_begun_anew),
         cmocka_unit_test(a_finished_run_is_begun_anew_only_if_asked_again),
         cmocka_unit_test(a_name_of_another_key_is_refused_with_the_settings_that_differ),

@@ -101,8 +101,7 @@ static void require_same(const struct run *a, const struct run *b, double tolera
     free(y);
 }
 
-/* Dropout, weight decay, momentum, and a text whose last segment is short (332 rows, bptt 7, epochs
- * of 48 steps and 20 of them over the end of none: so 50 steps). */
+/* With dropout, weight decay and momentum. */
 static void k_workers_without_compression_are_one(void **state)
 {
     struct run one = {.workers = 1, .batch = 12, .steps = 20, .more = MOMENTUM_SGD};
@@ -278,8 +277,8 @@ static void padding_behind_tensors_stays_zero(void **state)
     require_zero_padding(&t, t.workers.params, 1);
     require_zero_padding(&t, t.optimizer.sum, 1);
     require_zero_padding(&t, t.workers.lane[0].slab, 3);
-    require_zero_padding(&t, t.workers.kept[0], 3);
-    require_zero_padding(&t, t.workers.kept[1], 3);
+    require_zero_padding(&t, t.workers.memory_slab[0], 3);
+    require_zero_padding(&t, t.workers.memory_slab[1], 3);
     stop(&t, c);
 }
 
@@ -311,29 +310,89 @@ static void segments_hand_the_hidden_state_round(void **state)
     assert_true(fabs(loss[0] - loss[1]) < 1e-6 * loss[0]);
 }
 
-/* In a round where only some workers have a segment, the mean is over their samples. */
+/* In a round where one worker of four has a segment, the update is that of one worker alone. */
 static void a_short_round_of_segments_is_a_mean_over_samples(void **state)
 {
     static const char *const flags[] = {"--sharding", "segments", "--dropout", "0", NULL};
-    struct run four = {.workers = 4, .batch = 5, .more = SGD, .flags = flags};
+    struct run run[] = {{.workers = 4, .batch = 5, .more = SGD, .flags = flags},
+                        {.workers = 1, .batch = 5, .more = SGD, .flags = flags}};
+    struct config *c[2];
+    struct train t[2];
+    float *params[2], *before, *hidden;
+    size_t states;
+
+    start(&t[0], &c[0], &run[0]);
+    device = "cpu"; /* the recording device watches one run at a time */
+    start(&t[1], &c[1], &run[1]);
+    device = t[0].dev.ops->name;
+    states = t[0].workers.state_samples * t[0].workers.lane[0].graph.state;
+    take_steps(&t[0], 14);
+    before = harness_download(&t[0], t[0].workers.params, t[0].parameters.length);
+    hidden = harness_download(&t[0], t[0].workers.state, states);
+    device_upload(&t[1].dev, t[1].workers.params, before, t[1].parameters.length * sizeof(float));
+    device_upload(&t[1].dev, t[1].workers.state, hidden, states * sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(train_step(&t[i], 0, i ? 56 : 14), 5 * (398 - 56 * 7));
+        params[i] = harness_download(&t[i], t[i].workers.params, t[i].parameters.length);
+    }
+    assert_true(memcmp(before, params[0], t[0].parameters.length * sizeof(float)) != 0);
+    require_close("parameters", params[0], params[1], t[0].parameters.length, 1e-6);
+    for (int i = 0; i < 2; i++) {
+        free(params[i]);
+        stop(&t[i], c[i]);
+    }
+    free(before);
+    free(hidden);
+}
+
+/* Rounding of a product may depend on the number of threads; what follows the gradient does not. */
+static void one_thread_trains_as_two_do(void **state)
+{
+    struct run two = {.workers = 3,
+                      .batch = 4,
+                      .steps = 6,
+                      .more = MOMENTUM_SGD ", \"compressor\": \"dgc:ratio=0.1\""};
+    struct run one = two;
+
+    one.threads = 1;
+    require_same(&two, &one, 1e-5);
+}
+
+static void require_rates(const char *rule, const double *rates, const bool *improved)
+{
+    char *more = format_text(SGD ", \"lr_rule\": %s", rule);
+    struct run r = {.workers = 2, .batch = 3, .more = more, .tokens = 6 * 22};
     struct config *c;
     struct train t;
-    float *before, *after, *slab;
 
-    start(&t, &c, &four);
-    take_steps(&t, 14);
-    before = harness_download(&t, t.workers.params, t.parameters.length);
-    train_step(&t, 0, 14); /* worker 0 alone: segment 56, of 398 - 392 rows */
-    after = harness_download(&t, t.workers.params, t.parameters.length);
-    slab = harness_download(&t, t.workers.norm_sum == NULL ? NULL : t.workers.lane[0].slab,
-                            t.parameters.length);
-    for (uint32_t k = 1; k < 4; k++)
-        assert_true(t.block.sample_share[k] == 0);
-    assert_true(t.block.sample_share[0] == 4);
-    free(before);
-    free(after);
-    free(slab);
+    start(&t, &c, &r);
+    assert_int_equal(t.steps, 3);
+    for (uint32_t epoch = 0; epoch < c->epochs; epoch++) {
+        train_step(&t, epoch, 0);
+        assert_true(fabs((double)t.block.step.lr - rates[epoch]) < 1e-7);
+        train_next_lr(&t, epoch, improved[epoch]);
+    }
     stop(&t, c);
+    free(more);
+}
+
+/* lr 0.5 over 9 epochs of 3 steps. */
+static void learning_rates_follow_their_rules(void **state)
+{
+    static const bool improved[9] = {true, true, false, true, false, false, true, true, true};
+    double linear[9];
+
+    for (int i = 0; i < 9; i++)
+        linear[i] = 0.5 * (1 - 0.9 * (3 * i) / 26.0);
+    require_rates("{\"name\": \"linear\", \"to\": 0.1}", linear, improved);
+    require_rates("{\"name\": \"anneal\", \"factor\": 0.5}",
+                  (double[]){.5, .5, .5, .25, .25, .125, .0625, .0625, .0625}, improved);
+    require_rates("{\"name\": \"decay\", \"factor\": 0.5, \"from\": 6}",
+                  (double[]){.5, .5, .5, .5, .5, .5, .5, .25, .125}, improved);
+    require_rates(
+        "{\"name\": \"decay\", \"factor\": 0.5, \"from\": 0}",
+        (double[]){.5, .25, .125, .0625, .03125, .015625, 7.8125e-3, 3.90625e-3, 1.953125e-3},
+        improved);
 }
 
 static void steps_allocate_nothing_after_the_first_two(void **state)
@@ -378,6 +437,26 @@ static void evaluation_scores_every_predicted_token(void **state)
     assert_true(fabs(loss[1] - loss[0]) < 1e-6 && fabs(loss[2] - loss[0]) < 1e-6);
 }
 
+/* algorithms.md 1.1 and cases.md 13: columns, rows, segments of the Penn Treebank. */
+static void segments_and_scored_tokens_are_the_references(void **state)
+{
+    static const struct {
+        uint32_t columns, bptt, rows, segments, last;
+    } known[] = {
+        {128, 27, 7262, 269, 25}, {16, 27, 58099, 2152, 21}, {128, 43, 7262, 169, 37},
+        {16, 43, 58099, 1352, 5}, {128, 36, 7262, 202, 25},  {16, 36, 58099, 1614, 30},
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
+        size_t rows = 929589 / known[i].columns;
+        uint64_t segments = stream_segments(rows, known[i].bptt);
+
+        assert_int_equal(rows, known[i].rows);
+        assert_int_equal(segments, known[i].segments);
+        assert_int_equal(stream_steps(rows, known[i].bptt, segments - 1), known[i].last);
+    }
+}
+
 static void a_run_that_does_not_fit_is_refused_in_a_sentence(void **state)
 {
     static const char *const flags[] = {"--hidden", "20000", "--workers", "64", NULL};
@@ -385,20 +464,18 @@ static void a_run_that_does_not_fit_is_refused_in_a_sentence(void **state)
         .workers = 2, .batch = 3, .more = SGD ", \"compressor\": \"dgc\"", .flags = flags};
     struct config *c = config_of(&r);
     struct train t = {.config = c};
-    uint32_t *token = harness_tokens(5, WORDS, 4000);
     struct error err = {""};
 
     t.text.words = WORDS;
     t.text.word = allocate(WORDS, sizeof(*t.text.word));
     for (int part = 0; part < TEXT_PARTS; part++)
-        t.text.part[part] = (struct text_tokens){.count = 0};
+        t.text.part[part] = (struct text_tokens){4000, harness_tokens(5, WORDS, 4000)};
     harness_open(&t.dev, device);
-    assert_false(train_prepare(&t, &err));
+    assert_false(train_plan(&t, &err));
     assert_non_null(strstr(err.text, "GiB"));
     assert_int_equal(t.dev.bytes, 0);
     train_destroy(&t);
     harness_config_free(c);
-    free(token);
 }
 
 /* What is counted is what would be sent: the device's count against the packed bytes. */
@@ -421,7 +498,7 @@ static void counted_bytes_are_those_of_the_packed_messages(void **state)
         take_steps(&t, 1);
         device_download(&t.dev, &traffic, t.workers.traffic, sizeof(traffic));
         assert_true(traffic.bytes > 0);
-        assert_true(workers_verify(&t.workers, &err));
+        assert_true(workers_verify(&t.workers, &t.workers.lane[0], &err));
         stop(&t, c);
     }
 }
@@ -441,8 +518,11 @@ int main(void)
         cmocka_unit_test(padding_behind_tensors_stays_zero),
         cmocka_unit_test(segments_hand_the_hidden_state_round),
         cmocka_unit_test(a_short_round_of_segments_is_a_mean_over_samples),
+        cmocka_unit_test(one_thread_trains_as_two_do),
+        cmocka_unit_test(learning_rates_follow_their_rules),
         cmocka_unit_test(steps_allocate_nothing_after_the_first_two),
         cmocka_unit_test(evaluation_scores_every_predicted_token),
+        cmocka_unit_test(segments_and_scored_tokens_are_the_references),
         cmocka_unit_test(a_run_that_does_not_fit_is_refused_in_a_sentence),
         cmocka_unit_test(counted_bytes_are_those_of_the_packed_messages),
     };

@@ -1,0 +1,375 @@
+#include "sim/run.h"
+
+#include "data/dataset.h"
+#include "results/store.h"
+#include "sim/exchange.h"
+#include "sim/progress.h"
+#include "sim/train.h"
+#include "sim/version.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+
+struct run {
+    const struct config *config;
+    struct train train;
+    struct progress progress;
+    struct store *store;
+    int64_t id; /* of its row */
+
+    float *best; /* [P] the parameters that were best on validation */
+    bool has_best;
+    double best_loss;
+    uint32_t best_epoch;
+};
+
+/* What an epoch adds up on the host. */
+struct tally {
+    uint64_t steps, tokens;
+    double bytes_paper, lr;
+    struct traffic before_last; /* the traffic before the epoch's last step */
+    double began;
+
+    bool asked;            /* for the loss so far; it comes some steps later */
+    uint64_t tokens_asked; /* when */
+    double loss;           /* what came last */
+};
+
+/* Steps between two looks at whether the loss is still finite. */
+#define LOOK_EVERY 64
+
+static volatile sig_atomic_t signalled;
+
+static void on_signal(int number)
+{
+    signalled = number;
+}
+
+static double loss_mean(const struct train *t, uint64_t tokens)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < t->loss_rows; i++)
+        sum += t->loss[i];
+    return tokens > 0 ? sum / (double)tokens : 0;
+}
+
+/* The loss so far comes by a copy that is asked for, never waited for. */
+static void look(struct train *t, struct tally *tally)
+{
+    size_t bytes = t->loss_rows * sizeof(*t->loss);
+
+    if (tally->asked && device_peeked(&t->dev, t->loss, bytes)) {
+        tally->loss = loss_mean(t, tally->tokens_asked);
+        tally->asked = false;
+    }
+    if (!tally->asked) {
+        device_peek(&t->dev, t->workers.loss_sum, bytes);
+        tally->tokens_asked = tally->tokens;
+        tally->asked = true;
+    }
+}
+
+/* The epoch's steps; ends early when a signal comes or the loss is not finite. */
+static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, struct error *err)
+{
+    struct train *t = &r->train;
+
+    *tally = (struct tally){.began = seconds_now()};
+    for (uint64_t step = 0; step < t->steps && signalled == 0 && isfinite(tally->loss); step++) {
+        uint64_t number = epoch * t->steps + step;
+        bool due = progress_due(&r->progress);
+
+        if (step + 1 == t->steps)
+            device_download(&t->dev, &tally->before_last, t->workers.traffic,
+                            sizeof(struct traffic));
+        tally->tokens += train_step(t, epoch, step);
+        tally->lr = (double)t->block.step.lr;
+        tally->bytes_paper +=
+            exchange_paper_bytes(&t->workers, config_ratio(r->config, epoch, number));
+        tally->steps++;
+        if (due || tally->steps % LOOK_EVERY == 0)
+            look(t, tally);
+        if (due)
+            progress_show(&r->progress, number + 1, tally->loss);
+        if (!t->wire_holds)
+            return fail(err, "%s", t->wire_fault.text);
+        if (!store_heartbeat(r->store, r->id, err))
+            return false;
+    }
+    device_wait(&t->dev);
+    if (tally->asked)
+        device_peeked(&t->dev, t->loss, t->loss_rows * sizeof(*t->loss));
+    return true;
+}
+
+/* What was added up on the device goes into the epoch's row, and is zero again. */
+static void collect(struct train *t, const struct tally *tally, struct epoch_row *row)
+{
+    struct workers *w = &t->workers;
+    double k = w->count;
+    double steps = (double)tally->steps;
+    double *norm = allocate(w->count, sizeof(*norm));
+    double norms = 0;
+    double dense = (double)(w->all.elements - w->compressed.elements);
+    struct traffic traffic;
+
+    device_download(&t->dev, t->loss, w->loss_sum, t->loss_rows * sizeof(*t->loss));
+    device_download(&t->dev, norm, w->norm_sum, w->count * sizeof(*norm));
+    device_download(&t->dev, &traffic, w->traffic, sizeof(traffic));
+    device_clear(&t->dev, w->loss_sum, t->loss_rows * sizeof(*t->loss));
+    device_clear(&t->dev, w->norm_sum, w->count * sizeof(*norm));
+    device_clear(&t->dev, w->traffic, sizeof(traffic));
+    for (uint32_t i = 0; i < w->count; i++)
+        norms += norm[i];
+    free(norm);
+    row->train_loss = loss_mean(t, tally->tokens);
+    row->grad_norm = norms / (k * steps);
+    row->density = ((double)traffic.entries / (k * steps) + dense) / (double)w->all.elements;
+    row->bytes_dense = steps * exchange_whole_bytes(w);
+    row->bytes_up = exchange_bytes_up(w, (double)traffic.bytes, tally->steps);
+    row->bytes_down = exchange_bytes_down(w, (double)traffic.bytes, tally->steps);
+    row->bytes_up_step = NOT_MEASURED; /* of an epoch that ended early */
+    if (tally->steps == t->steps)
+        row->bytes_up_step =
+            exchange_bytes_up(w, (double)(traffic.bytes - tally->before_last.bytes), 1);
+}
+
+static void epoch_row(struct train *t, uint32_t epoch, const struct tally *tally,
+                      struct epoch_row *row)
+{
+    *row = (struct epoch_row){.epoch = epoch,
+                              .lr = tally->lr,
+                              .steps = tally->steps,
+                              .samples = tally->tokens,
+                              .density_union = NOT_MEASURED,
+                              .bytes_paper = tally->bytes_paper,
+                              .residual_norm = NOT_MEASURED,
+                              .seconds = seconds_now() - tally->began};
+    row->samples_per_second = (double)tally->tokens / row->seconds;
+    collect(t, tally, row);
+    if (t->workers.memory->residual >= 0)
+        row->residual_norm = workers_residual_norm(&t->workers);
+    row->valid_loss = train_evaluate(t, TEXT_VALID, t->workers.params, &row->scored);
+}
+
+static void say_epoch(struct run *r, const struct epoch_row *row)
+{
+    progress_say(&r->progress,
+                 "epoch %u of %u  loss %.4f  valid %.4f  perplexity %.2f  up %.4g MB  ratio %.4g  "
+                 "%.1f s  %.0f tokens/s",
+                 row->epoch + 1, r->config->epochs, row->train_loss, row->valid_loss,
+                 exp(row->valid_loss), row->bytes_up * 1e-6, row->bytes_dense / row->bytes_up,
+                 row->seconds, row->samples_per_second);
+}
+
+static bool has_diverged(struct train *t, const struct epoch_row *row)
+{
+    uint32_t diverged;
+
+    device_download(&t->dev, &diverged, t->workers.diverged, sizeof(diverged));
+    return diverged != 0 || !isfinite(row->train_loss) || !isfinite(row->valid_loss);
+}
+
+static bool remember_best(struct run *r, uint32_t epoch, double loss)
+{
+    struct train *t = &r->train;
+
+    if (r->has_best && !(loss < r->best_loss))
+        return false;
+    device_copy(&t->dev, r->best, t->workers.params, t->parameters.length * sizeof(float));
+    r->has_best = true;
+    r->best_loss = loss;
+    r->best_epoch = epoch;
+    return true;
+}
+
+static bool epochs(struct run *r, enum run_status *status, struct error *err)
+{
+    *status = RUN_DONE;
+    for (uint32_t epoch = 0; epoch < r->config->epochs && *status == RUN_DONE; epoch++) {
+        struct epoch_row row;
+        struct tally tally;
+
+        if (!epoch_steps(r, epoch, &tally, err))
+            return false;
+        if (signalled != 0) {
+            *status = RUN_STOPPED;
+            return true;
+        }
+        epoch_row(&r->train, epoch, &tally, &row);
+        if (!store_epoch(r->store, r->id, &row, err))
+            return false;
+        say_epoch(r, &row);
+        if (has_diverged(&r->train, &row))
+            *status = RUN_DIVERGED;
+        else
+            train_next_lr(&r->train, epoch, remember_best(r, epoch, row.valid_loss));
+    }
+    return true;
+}
+
+/* A paper's number is the test metric of the weights that were best on validation; the last ones
+ * stand beside it. */
+static bool finish(struct run *r, enum run_status status, struct error *err)
+{
+    struct train *t = &r->train;
+    struct test_row test[] = {
+        {.which = "best", .selected_on = "valid", .epoch = r->best_epoch},
+        {.which = "last", .selected_on = "none", .epoch = r->config->epochs - 1},
+    };
+    size_t tests = 0;
+
+    if (status == RUN_STOPPED)
+        return store_finish(r->store, r->id, "stopped", NULL, 0, err);
+    if (r->has_best) {
+        test[0].loss = train_evaluate(t, TEXT_TEST, r->best, &test[0].scored);
+        tests = 1;
+    }
+    if (status == RUN_DONE) {
+        test[1].loss = train_evaluate(t, TEXT_TEST, t->workers.params, &test[1].scored);
+        tests = 2;
+    }
+    return store_finish(r->store, r->id, status == RUN_DONE ? "done" : "diverged", test, tests,
+                        err);
+}
+
+static void say_beginning(struct run *r, const char *device)
+{
+    const struct config *c = r->config;
+    const struct train *t = &r->train;
+
+    progress_say(&r->progress, "%s  into %s  on %s", c->name, c->db, device);
+    progress_say(&r->progress,
+                 "%zu parameters  %u words  %u workers x %u columns in groups of %u  %llu steps an "
+                 "epoch",
+                 t->workers.all.elements, t->text.words, c->workers, c->batch, t->plan.group,
+                 (unsigned long long)t->steps);
+    if (store_notice(r->store) != NULL)
+        progress_say(&r->progress, "%s", store_notice(r->store));
+    if (c->tuned[0] != '\0')
+        progress_say(&r->progress, "tuned for %s (--no-tuned leaves that aside)", c->tuned);
+}
+
+/* The run is this process's: train, and note how it ended, also if that is a fault. */
+static bool train_claimed(struct run *r, const char *device, enum run_status *status,
+                          struct error *err)
+{
+    struct train *t = &r->train;
+    struct error ignored;
+    bool ok;
+
+    train_prepare(t);
+    r->best = device_alloc(&t->dev, t->parameters.length * sizeof(float));
+    progress_begin(&r->progress, r->config->quiet, t->steps * r->config->epochs);
+    say_beginning(r, device);
+    ok = epochs(r, status, err);
+    progress_end(&r->progress);
+    ok = ok && finish(r, *status, err);
+    if (!ok)
+        store_finish(r->store, r->id, "failed", NULL, 0, &ignored);
+    return ok;
+}
+
+static bool claim(struct run *r, const char *device, enum store_claim *claimed, struct error *err)
+{
+    const struct config *c = r->config;
+    struct store_pair *pairs = allocate(c->pairs, sizeof(*pairs));
+    struct run_row row;
+    bool ok;
+
+    for (size_t i = 0; i < c->pairs; i++)
+        pairs[i] = (struct store_pair){c->pair[i].key, c->pair[i].value};
+    row = (struct run_row){.key = c->key,
+                           .name = c->name,
+                           .experiment = c->experiment,
+                           .experiment_key = c->experiment_key,
+                           .model = c->model.name,
+                           .dataset = c->data.name,
+                           .compressor = c->compressor.name,
+                           .memory = c->memory.name,
+                           .method = c->method,
+                           .tuned = c->tuned,
+                           .device = device,
+                           .config = c->effective,
+                           .version = GRADPRESS_VERSION " " GRADPRESS_COMMIT,
+                           .data_sha256 = r->train.text.sha256,
+                           .ratio = c->ratio[c->ratios - 1].ratio,
+                           .workers = c->workers,
+                           .batch = c->batch,
+                           .batch_total = c->total_batch,
+                           .threads = r->train.dev.threads,
+                           .group = r->train.plan.group,
+                           .streams = r->train.plan.streams,
+                           .seed = c->seed,
+                           .settings = pairs,
+                           .settings_count = c->pairs};
+    ok = store_claim(r->store, &row, c->again, claimed, &r->id, err);
+    free(pairs);
+    return ok;
+}
+
+static bool load_text(struct train *t, struct error *err)
+{
+    const struct config *c = t->config;
+    const char *path = c->data.path[0] != '\0' ? c->data.path : NULL;
+    const char *root = c->data_root[0] != '\0' ? c->data_root : NULL;
+    char *folder;
+    bool ok;
+
+    if (!dataset_locate(dataset_find(c->data.name), path, root, &folder, err))
+        return false;
+    ok = text_load(&t->text, folder, c->data.min_count, err);
+    free(folder);
+    return ok;
+}
+
+/* Nothing is written before data and device are known to be there. */
+static bool run_through(struct run *r, enum run_status *status, char **summary, struct error *err)
+{
+    const struct config *c = r->config;
+    struct train *t = &r->train;
+    enum store_claim claimed;
+    char device[256];
+
+    if (!load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
+        !train_plan(t, err) || !store_open(&r->store, c->db, err))
+        return false;
+    device_describe(&t->dev, device, sizeof(device));
+    if (!claim(r, device, &claimed, err))
+        return false;
+    *status = claimed == STORE_DONE ? RUN_ALREADY_DONE : RUN_ELSEWHERE;
+    if (claimed == STORE_NEW && !train_claimed(r, device, status, err))
+        return false;
+    return store_summary(r->store, r->id, c->json, summary, err);
+}
+
+static void catch_signals(void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESETHAND};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool run(const struct config *c, enum run_status *status, char **summary, int *signal,
+         struct error *err)
+{
+    struct run *r = allocate(1, sizeof(*r));
+    bool ok;
+
+    r->config = r->train.config = c;
+    *summary = NULL;
+    signalled = 0;
+    catch_signals(on_signal);
+    ok = run_through(r, status, summary, err);
+    if (r->best != NULL)
+        device_free(&r->train.dev, r->best, r->train.parameters.length * sizeof(float));
+    train_destroy(&r->train);
+    store_close(r->store);
+    free(r);
+    catch_signals(SIG_DFL);
+    *signal = signalled;
+    return ok;
+}

@@ -1,0 +1,23 @@
+/*
+ * run.h -- a run from its regime to its rows: claim, load, train, write, report.
+ */
+#ifndef SIM_RUN_H
+#define SIM_RUN_H
+
+#include "sim/config.h"
+
+enum run_status {
+    RUN_DONE,
+    RUN_ALREADY_DONE,
+    RUN_DIVERGED,
+    RUN_STOPPED,  /* by a signal: *signal says which */
+    RUN_ELSEWHERE /* another process is at it */
+};
+
+/* Trains what c says and writes every epoch to the database.  *summary: the one line of results,
+ * a new string (NULL if there are none).  Progress goes to stderr.  After SIGINT or SIGTERM the
+ * step is ended, the run noted as stopped, and *signal set. */
+bool run(const struct config *c, enum run_status *status, char **summary, int *signal,
+         struct error *err);
+
+#endif
