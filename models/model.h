@@ -1,7 +1,7 @@
 /*
  * model.h -- a model: its settings, and one function from input to loss.
  *
- * To add one: a file with a struct model at its end, and a line in model.c.
+ * To add one: a file with a struct model at its end, its line in model.c and in meson.build.
  */
 #ifndef MODELS_MODEL_H
 #define MODELS_MODEL_H

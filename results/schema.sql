@@ -63,7 +63,7 @@ create table epochs (
     steps              integer,
     samples            integer,
     density            real,    -- values sent by a worker / values
-    density_union      real,    -- values that any worker sent / values
+    density_union      real,    -- values that any worker sent / values (not measured yet)
     bytes_dense        real,    -- without compression
     bytes_up           real,    -- of a worker, in the whole epoch
     bytes_up_step      real,    -- in its last step: what it is once a warm-up is over
@@ -71,8 +71,8 @@ create table epochs (
     bytes_paper        real,    -- by the counting rule of the method's paper
     bytes_framework    real,
     bytes_bound        real,
-    grad_norm          real,
-    residual_norm      real,
+    grad_norm          real,    -- before clipping, the mean over workers and steps
+    residual_norm      real,    -- of what is not yet sent, root mean square over workers
     compression_error  real,
     step_distance      real,
     scored             integer, -- what valid_loss is a mean of: tokens or images

@@ -33,7 +33,7 @@ struct phase {
 enum lr_rule { LR_CONSTANT, LR_LINEAR, LR_ANNEAL, LR_DECAY };
 
 /* Where the gradient's norm is held to clip.norm.  local: each worker's own; local-sqrt-k: each
- * worker's, to norm K^-1/2 (DGC); global: that of the mean; reference: each worker's divided by K,
+ * worker's, to norm K^-1/2 (DGC); global: that of what the exchange gave, over K; reference: each worker's divided by K,
  * as the first reference has it. */
 enum clip_mode { CLIP_NONE, CLIP_LOCAL, CLIP_LOCAL_SQRT_K, CLIP_GLOBAL, CLIP_REFERENCE };
 

@@ -11,7 +11,7 @@
  * An LSTM's output has its history in row 0 (lead 1), its input has a spare last row.
  *
  * The last nodes (from `tail` on: logits and loss) are run forward and backward in chunks of rows,
- * so that logits never leave the cache.
+ * so that logits never leave the cache; the loss turns them into their gradient in place.
  *
  * Operators are in layers_*.c: shape, forward and backward side by side.
  */

@@ -248,6 +248,9 @@ KERNEL_FN float bits_float(uint32_t x)
 /* Below so many elements a thread costs more to wake than it saves. */
 #define KERNEL_PARALLEL_FROM 16384
 
+/* Of a row, what a thread does at a time: few rows are shared out too. */
+#define KERNEL_COLUMNS 1024
+
 KERNEL_FN uint32_t tile_element(const struct tile *t, uint32_t s)
 {
     (void)t;
@@ -345,12 +348,18 @@ KERNEL_FN float bits_float(uint32_t x)
     static void name##_cpu(const void *args, size_t rows, size_t columns)                          \
     {                                                                                              \
         const struct name a = *(const struct name *)args;                                          \
+        size_t blocks = (columns + KERNEL_COLUMNS - 1) / KERNEL_COLUMNS;                           \
                                                                                                    \
-        _Pragma("omp parallel for schedule(static) if (rows * columns >= KERNEL_PARALLEL_FROM)")   \
+        _Pragma("omp parallel for collapse(2) schedule(static) if (rows * columns >= KERNEL_PARALLEL_FROM)") \
         for (size_t row = 0; row < rows; row++) {                                                  \
-            _Pragma("omp simd")                                                                    \
-            for (size_t column = 0; column < columns; column++)                                    \
-                name##_at(&a, row, column);                                                        \
+            for (size_t block = 0; block < blocks; block++) {                                      \
+                size_t end = (block + 1) * KERNEL_COLUMNS;                                         \
+                                                                                                   \
+                end = end < columns ? end : columns;                                               \
+                _Pragma("omp simd")                                                                \
+                for (size_t column = block * KERNEL_COLUMNS; column < end; column++)               \
+                    name##_at(&a, row, column);                                                    \
+            }                                                                                      \
         }                                                                                          \
     }                                                                                              \
     static struct row_kernel name##_kernel = {#name, sizeof(struct name), name##_cpu, NULL};       \
