@@ -51,13 +51,12 @@ uint32_t stream_steps(size_t rows, uint32_t bptt, uint64_t segment)
     return left < bptt ? (uint32_t)left : bptt;
 }
 
-void stream_batch(const struct stream *s, struct device *dev, const struct step *step,
-                  uint64_t position, uint32_t first, uint32_t columns, uint32_t steps,
-                  uint32_t *token, uint32_t *target)
+void stream_batch(const struct stream *s, struct device *dev, struct window from, uint32_t *token,
+                  uint32_t *target)
 {
-    LAUNCH_ROWS(dev, stream_read, columns, steps, .from = s->token + first * s->rows,
-                .rows = s->rows, .step = step, .position = position, .steps = steps, .token = token,
-                .target = target);
+    LAUNCH_ROWS(dev, stream_read, from.columns, from.steps, .from = s->token + from.first * s->rows,
+                .rows = s->rows, .step = from.step, .position = from.position, .steps = from.steps,
+                .token = token, .target = target);
 }
 
 #endif

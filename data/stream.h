@@ -25,10 +25,16 @@ void stream_destroy(struct stream *s, struct device *dev);
 uint64_t stream_segments(size_t rows, uint32_t bptt);
 uint32_t stream_steps(size_t rows, uint32_t bptt, uint64_t segment); /* rows of a segment */
 
-/* token, target [columns][steps]: columns from first on, from position on, which is added to that
- * of *step on the device (NULL: none). */
-void stream_batch(const struct stream *s, struct device *dev, const struct step *step,
-                  uint64_t position, uint32_t first, uint32_t columns, uint32_t steps,
-                  uint32_t *token, uint32_t *target);
+/* What is read of a stream: columns from first on, steps rows from position on, which is added to
+ * that of *step on the device (NULL: none). */
+struct window {
+    const struct step *step;
+    uint64_t position;
+    uint32_t first, columns, steps;
+};
+
+/* token, target [columns][steps]. */
+void stream_batch(const struct stream *s, struct device *dev, struct window from, uint32_t *token,
+                  uint32_t *target);
 
 #endif

@@ -30,7 +30,7 @@ bool fail(struct error *err, const char *format, ...) __attribute__((format(prin
 void check_failed(const char *condition, const char *file, int line) __attribute__((noreturn));
 
 /* Zeroed, never NULL; freed with free(). */
-void *allocate(size_t count, size_t size);
+void *allocate(size_t count, size_t size) __attribute__((returns_nonnull));
 
 /* A new string, never NULL; freed with free(). */
 char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -8,33 +8,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void build(struct graph *g, const struct model *model, const double *values,
-                  uint32_t classes)
+static void build(struct graph *g, const struct network *network)
 {
     g->token = graph_buffer(g, graph_samples(g) * g->most.steps);
     g->target = graph_buffer(g, graph_samples(g) * g->most.steps);
     g->tail = UINT32_MAX;
-    model->build(g, values, classes);
+    network->model->build(g, network->values, network->classes);
     CHECK(g->tail < g->nodes);
 }
 
 void graph_create(struct graph *g, struct device *dev, struct parameters *parameters,
-                  const struct model *model, const double *values, uint32_t classes,
-                  struct shape most, bool training)
+                  const struct network *network, struct shape most, bool training)
 {
     *g = (struct graph){.dev = dev, .parameters = parameters, .most = most, .training = training};
-    build(g, model, values, classes);
+    build(g, network);
 }
 
-size_t graph_measure(struct device *dev, struct parameters *parameters, const struct model *model,
-                     const double *values, uint32_t classes, struct shape most, bool training)
+size_t graph_measure(struct device *dev, struct parameters *parameters,
+                     const struct network *network, struct shape most, bool training)
 {
     struct graph *g = allocate(1, sizeof(*g));
     size_t bytes;
 
     *g = (struct graph){
         .dev = dev, .parameters = parameters, .most = most, .training = training, .dry = true};
-    build(g, model, values, classes);
+    build(g, network);
     bytes = g->bytes;
     graph_destroy(g);
     free(g);

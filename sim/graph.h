@@ -20,13 +20,19 @@
 
 #include "sim/device.h"
 
-struct layout;
 struct model;
 struct step;
 
 /* samples are of one worker; steps is the length of a sequence. */
 struct shape {
     uint32_t workers, samples, steps;
+};
+
+/* What is to be built: a model with its settings, for so many classes (words). */
+struct network {
+    const struct model *model;
+    const double *values; /* in the order of model.settings */
+    uint32_t classes;
 };
 
 #define PARAMETERS_MOST 512
@@ -123,13 +129,12 @@ struct pass {
 /* Builds the model's nodes and allocates their buffers for shapes up to most.  The first graph of
  * a model also fills *parameters; graph_place() puts them into the arena before anything runs. */
 void graph_create(struct graph *g, struct device *dev, struct parameters *parameters,
-                  const struct model *model, const double *values, uint32_t classes,
-                  struct shape most, bool training);
+                  const struct network *network, struct shape most, bool training);
 void graph_destroy(struct graph *g);
 
 /* The bytes that graph_create() would allocate; it fills *parameters too. */
-size_t graph_measure(struct device *dev, struct parameters *parameters, const struct model *model,
-                     const double *values, uint32_t classes, struct shape most, bool training);
+size_t graph_measure(struct device *dev, struct parameters *parameters,
+                     const struct network *network, struct shape most, bool training);
 
 /* Orders the arena: tensors of two or more dimensions first, or all with compress_all. */
 void graph_place(struct parameters *parameters, bool compress_all);

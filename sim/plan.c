@@ -1,6 +1,5 @@
 #include "sim/plan.h"
 
-#include "models/model.h"
 #include "sim/optimizer.h"
 #include "sim/worker.h"
 
@@ -42,16 +41,16 @@ static bool fits(struct plan *plan, size_t fixed, size_t lane)
 }
 
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
-               const struct model *model, struct parameters *parameters, uint32_t classes,
-               size_t data_bytes, struct error *err)
+               const struct network *network, struct parameters *parameters, size_t data_bytes,
+               struct error *err)
 {
     struct shape eval = {1, c->evaluate.batch, c->evaluate.bptt};
-    size_t fixed = graph_measure(dev, parameters, model, c->model.value, classes, eval, false);
+    size_t fixed = graph_measure(dev, parameters, network, eval, false);
     size_t available = device_memory_free(dev);
     size_t lane;
 
     graph_place(parameters, c->compress_all);
-    fixed += workers_bytes(dev, c, parameters) + optimizer_bytes(c, parameters) + data_bytes;
+    fixed += workers_bytes(c, parameters) + optimizer_bytes(c, parameters) + data_bytes;
     fixed += parameters->length * sizeof(float); /* the best so far */
     for (uint32_t groups = 1; groups <= c->workers; groups++) {
         uint32_t group = (c->workers + groups - 1) / groups; /* of like size */
@@ -62,7 +61,7 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
             group = c->group < c->workers ? c->group : c->workers;
         *plan = (struct plan){
             .group = group, .streams = streams_for(dev, c, group), .available = available};
-        lane = workers_lane_bytes(dev, c, model, parameters, classes, group);
+        lane = workers_lane_bytes(dev, c, network, parameters, group);
         if (c->streams == 0 && !fits(plan, fixed, lane))
             plan->streams = 1;
         if (fits(plan, fixed, lane))

@@ -18,7 +18,7 @@ struct plan {
  * groups of like size.  Before anything is allocated: a run that does not fit is a fault that says
  * what is needed, what there is, and what would fit.  Fills *parameters. */
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
-               const struct model *model, struct parameters *parameters, uint32_t classes,
-               size_t data_bytes, struct error *err);
+               const struct network *network, struct parameters *parameters, size_t data_bytes,
+               struct error *err);
 
 #endif

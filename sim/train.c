@@ -158,7 +158,9 @@ double train_evaluate(struct train *t, enum text_part part, const float *params,
         uint32_t steps = stream_steps(s->rows, bptt, i);
 
         device_scratch_reset(&t->dev);
-        stream_batch(s, &t->dev, NULL, i * bptt, 0, batch, steps, e->graph.token, e->graph.target);
+        stream_batch(s, &t->dev,
+                     (struct window){.position = i * bptt, .columns = batch, .steps = steps},
+                     e->graph.token, e->graph.target);
         graph_run(&e->graph, &(struct pass){.shape = {1, batch, steps},
                                             .params = params,
                                             .transposed = t->workers.transposed,
@@ -185,14 +187,19 @@ void train_next_lr(struct train *t, uint32_t epoch, bool improved)
         t->lr_factor *= c->lr_rule.factor;
 }
 
-static void evaluation_create(struct train *t, const struct model *model)
+static struct network network_of(const struct train *t)
+{
+    return (struct network){model_find(t->config->model.name), t->config->model.value,
+                            t->text.words};
+}
+
+static void evaluation_create(struct train *t, const struct network *network)
 {
     const struct config *c = t->config;
     struct evaluation *e = &t->evaluation;
     struct shape most = {1, c->evaluate.batch, c->evaluate.bptt};
 
-    graph_create(&e->graph, &t->dev, &t->parameters, model, c->model.value, t->text.words, most,
-                 false);
+    graph_create(&e->graph, &t->dev, &t->parameters, network, most, false);
     for (int part = TEXT_VALID; part < TEXT_PARTS; part++)
         stream_create(&e->part[part], &t->dev, t->text.part[part].token, t->text.part[part].count,
                       c->evaluate.batch);
@@ -232,27 +239,26 @@ static bool check_columns(const struct train *t, struct error *err)
 bool train_plan(struct train *t, struct error *err)
 {
     const struct config *c = t->config;
+    struct network network = network_of(t);
     size_t tokens = 0;
 
     for (int part = 0; part < TEXT_PARTS; part++)
         tokens += t->text.part[part].count;
-    return check_columns(t, err) &&
-           plan_make(&t->plan, &t->dev, c, model_find(c->model.name), &t->parameters, t->text.words,
-                     tokens * sizeof(uint32_t), err);
+    return check_columns(t, err) && plan_make(&t->plan, &t->dev, c, &network, &t->parameters,
+                                              tokens * sizeof(uint32_t), err);
 }
 
 void train_prepare(struct train *t)
 {
     const struct config *c = t->config;
-    const struct model *model = model_find(c->model.name);
+    struct network network = network_of(t);
 
-    workers_create(&t->workers, &t->dev, c, model, &t->parameters, t->text.words, t->plan.group,
-                   t->plan.streams);
+    workers_create(&t->workers, &t->dev, c, &network, &t->parameters, &t->plan);
     optimizer_create(&t->optimizer, &t->workers);
     step_block_create(&t->block, &t->workers);
     stream_create(&t->data, &t->dev, t->text.part[TEXT_TRAIN].token, t->text.part[TEXT_TRAIN].count,
                   workers_columns(c));
-    evaluation_create(t, model);
+    evaluation_create(t, &network);
     t->loss_rows = (size_t)c->workers * c->batch * c->data.bptt;
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
     t->segments = stream_segments(t->data.rows, c->data.bptt);

@@ -45,7 +45,8 @@ TILE_KERNEL(wire_fillers)
             continue;
         if (entry > 0)
             before = a->index[tile_at(t, s) - 1] + 1;
-        fillers[s] = (double)((a->index[tile_at(t, s)] - before) / 65536u);
+        before = (a->index[tile_at(t, s)] - before) / 65536u;
+        fillers[s] = before;
     }
     sum = tile_sum(fillers);
     if (tile_leads(t) && sum > 0) {
@@ -267,6 +268,7 @@ static bool read_tensor(struct reader *r, struct packet *p, uint32_t t, enum enc
     float *value = p->value + p->begin[t];
     uint32_t *index = p->index != NULL ? p->index + p->begin[t] : NULL;
 
+    CHECK(count <= n && (count == n || index != NULL));
     if (count < n && encoding == ENCODING_RUNS16)
         return read_runs(r, n, count, index, value);
     if (count < n && !read_indices(r, n, count, index))

@@ -27,8 +27,7 @@ KERNEL(workers_scale)
 
 #include "sim/worker.h"
 
-#include "compressors/sparse.h"
-#include "models/model.h"
+#include "sim/plan.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -93,15 +92,14 @@ static struct call call_of(const struct workers *w)
     };
 }
 
-static void lane_create(struct workers *w, struct lane *lane, const struct model *model,
-                        uint32_t classes)
+static void lane_create(struct workers *w, struct lane *lane, const struct network *network)
 {
     const struct config *c = w->config;
     size_t slab = w->group * w->all.length * sizeof(float);
     struct shape most = {w->group, c->batch, c->data.bptt};
     struct call call = call_of(w);
 
-    graph_create(&lane->graph, w->dev, w->parameters, model, c->model.value, classes, most, true);
+    graph_create(&lane->graph, w->dev, w->parameters, network, most, true);
     lane->slab = device_alloc(w->dev, slab);
     if (scales(c))
         lane->scaled = device_alloc(w->dev, slab);
@@ -115,8 +113,8 @@ static size_t block_bytes(const struct workers *w)
 }
 
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
-                    const struct model *model, struct parameters *parameters, uint32_t classes,
-                    uint32_t group, uint32_t lanes)
+                    const struct network *network, struct parameters *parameters,
+                    const struct plan *plan)
 {
     size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
     size_t p;
@@ -126,8 +124,8 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
                           .compressor = compressor_find(c->compressor.name),
                           .memory = memory_find(c->memory.name),
                           .count = c->workers,
-                          .group = group,
-                          .lanes = lanes,
+                          .group = plan->group,
+                          .lanes = plan->streams,
                           .parameters = parameters,
                           .state_samples = workers_columns(c)};
     layouts_create(dev, parameters, &w->all, &w->compressed);
@@ -145,8 +143,8 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
     w->loss_sum = device_alloc(dev, rows * sizeof(*w->loss_sum));
     w->diverged = device_alloc(dev, sizeof(*w->diverged));
     w->traffic = device_alloc(dev, sizeof(*w->traffic));
-    for (uint32_t i = 0; i < lanes; i++)
-        lane_create(w, &w->lane[i], model, classes);
+    for (uint32_t i = 0; i < w->lanes; i++)
+        lane_create(w, &w->lane[i], network);
     w->state = device_alloc(dev, w->state_samples * w->lane[0].graph.state * sizeof(float));
 }
 
@@ -181,8 +179,7 @@ void workers_destroy(struct workers *w)
     *w = (struct workers){0};
 }
 
-size_t workers_bytes(struct device *dev, const struct config *c,
-                     const struct parameters *parameters)
+size_t workers_bytes(const struct config *c, const struct parameters *parameters)
 {
     uint32_t slabs = memory_slabs(memory_find(c->memory.name));
     size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
@@ -191,8 +188,8 @@ size_t workers_bytes(struct device *dev, const struct config *c,
            rows * sizeof(double);
 }
 
-size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct model *model,
-                          struct parameters *parameters, uint32_t classes, uint32_t group)
+size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct network *network,
+                          struct parameters *parameters, uint32_t group)
 {
     struct shape most = {group, c->batch, c->data.bptt};
     struct workers w = {.dev = dev, .config = c, .count = c->workers};
@@ -200,13 +197,14 @@ size_t workers_lane_bytes(struct device *dev, const struct config *c, const stru
     size_t slabs = scales(c) ? 2 : 1;
     size_t *n = sizes_of(parameters);
     struct call call;
-    size_t bytes = graph_measure(dev, parameters, model, c->model.value, classes, most, true);
+    size_t bytes = graph_measure(dev, parameters, network, most, true);
 
     layout_describe(&w.compressed, n, parameters->compressed);
     call = call_of(&w);
     bytes += message_bytes_needed(compressor, &call, group);
-    bytes += slabs * group * parameters->length * sizeof(float);
-    bytes += group * SCRATCH_OF_A_TILE * (parameters->length / TILE + parameters->count * TILE);
+    bytes += slabs * (size_t)group * parameters->length * sizeof(float);
+    bytes +=
+        group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE);
     layout_destroy(&w.compressed);
     free(n);
     return bytes;
@@ -272,8 +270,13 @@ void workers_gradients(struct workers *w, struct lane *lane, const struct stream
         device_clear(w->dev, lane->slab, shape.workers * w->all.length * sizeof(float));
         return;
     }
-    stream_batch(data, w->dev, w->step, position, column, shape.workers * shape.samples,
-                 shape.steps, lane->graph.token, lane->graph.target);
+    stream_batch(data, w->dev,
+                 (struct window){.step = w->step,
+                                 .position = position,
+                                 .first = column,
+                                 .columns = shape.workers * shape.samples,
+                                 .steps = shape.steps},
+                 lane->graph.token, lane->graph.target);
     graph_run(&lane->graph, &(struct pass){.shape = shape,
                                            .params = w->params,
                                            .transposed = w->transposed,

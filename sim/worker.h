@@ -23,6 +23,8 @@
 #include "sim/step.h"
 #include "sim/wire.h"
 
+struct plan;
+
 #define LANES_MOST DEVICE_STREAMS
 
 struct lane {
@@ -77,15 +79,14 @@ struct step_block {
 uint32_t workers_columns(const struct config *c);
 
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
-                    const struct model *model, struct parameters *parameters, uint32_t classes,
-                    uint32_t group, uint32_t lanes);
+                    const struct network *network, struct parameters *parameters,
+                    const struct plan *plan);
 void workers_destroy(struct workers *w);
 
 /* What workers_create() would allocate besides the lanes, and for one lane. */
-size_t workers_bytes(struct device *dev, const struct config *c,
-                     const struct parameters *parameters);
-size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct model *model,
-                          struct parameters *parameters, uint32_t classes, uint32_t group);
+size_t workers_bytes(const struct config *c, const struct parameters *parameters);
+size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct network *network,
+                          struct parameters *parameters, uint32_t group);
 
 void step_block_create(struct step_block *b, const struct workers *w);
 void step_block_destroy(struct step_block *b);

@@ -233,7 +233,7 @@ static void a_workers_gradient_is_the_mean_over_its_own_samples(void **state)
         float *x, *y;
 
         c1 = config_of(&one);
-        harness_train(&alone, c1, "cpu", WORDS, token + k * 4 * rows, 4 * rows);
+        harness_train(&alone, c1, "cpu", WORDS, token + (size_t)k * 4 * rows, 4 * rows);
         take_steps(&alone, 1);
         x = harness_download(&all, all.workers.lane[0].slab + k * all.parameters.length,
                              all.parameters.length);
@@ -361,7 +361,7 @@ static void one_thread_trains_as_two_do(void **state)
 static void require_rates(const char *rule, const double *rates, const bool *improved)
 {
     char *more = format_text(SGD ", \"lr_rule\": %s", rule);
-    struct run r = {.workers = 2, .batch = 3, .more = more, .tokens = 6 * 22};
+    struct run r = {.workers = 2, .batch = 3, .more = more, .tokens = (size_t)6 * 22};
     struct config *c;
     struct train t;
 
@@ -400,7 +400,7 @@ static void steps_allocate_nothing_after_the_first_two(void **state)
     struct run r = {.workers = 5,
                     .batch = 3,
                     .more = MOMENTUM_SGD ", \"compressor\": \"dgc:ratio=0.1\"",
-                    .tokens = 15 * 80};
+                    .tokens = (size_t)15 * 80};
     struct config *c;
     struct train t;
     size_t allocations;
