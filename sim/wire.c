@@ -290,6 +290,7 @@ bool packet_unpack(struct packet *p, enum encoding encoding, const uint8_t *byte
 {
     struct reader r = {bytes, size, 0};
 
+    CHECK(bytes != NULL);
     for (uint32_t t = 0; t < p->tensors; t++)
         if (!read_tensor(&r, p, t, encoding))
             return fail(err, "a message of %zu bytes is wrong at byte %zu, in tensor %u", size,
