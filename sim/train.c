@@ -253,7 +253,8 @@ void train_prepare(struct train *t)
     const struct config *c = t->config;
     struct network network = network_of(t);
 
-    workers_create(&t->workers, &t->dev, c, &network, &t->parameters, &t->plan);
+    workers_create(&t->workers, &t->dev, c, &network, &t->parameters, t->plan.group,
+                   t->plan.streams);
     optimizer_create(&t->optimizer, &t->workers);
     step_block_create(&t->block, &t->workers);
     stream_create(&t->data, &t->dev, t->text.part[TEXT_TRAIN].token, t->text.part[TEXT_TRAIN].count,

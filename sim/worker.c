@@ -27,8 +27,6 @@ KERNEL(workers_scale)
 
 #include "sim/worker.h"
 
-#include "sim/plan.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,8 +111,8 @@ static size_t block_bytes(const struct workers *w)
 }
 
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
-                    const struct network *network, struct parameters *parameters,
-                    const struct plan *plan)
+                    const struct network *network, struct parameters *parameters, uint32_t group,
+                    uint32_t lanes)
 {
     size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
     size_t p;
@@ -124,8 +122,8 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
                           .compressor = compressor_find(c->compressor.name),
                           .memory = memory_find(c->memory.name),
                           .count = c->workers,
-                          .group = plan->group,
-                          .lanes = plan->streams,
+                          .group = group,
+                          .lanes = lanes,
                           .parameters = parameters,
                           .state_samples = workers_columns(c)};
     layouts_create(dev, parameters, &w->all, &w->compressed);

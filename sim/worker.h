@@ -23,8 +23,6 @@
 #include "sim/step.h"
 #include "sim/wire.h"
 
-struct plan;
-
 #define LANES_MOST DEVICE_STREAMS
 
 struct lane {
@@ -79,8 +77,8 @@ struct step_block {
 uint32_t workers_columns(const struct config *c);
 
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
-                    const struct network *network, struct parameters *parameters,
-                    const struct plan *plan);
+                    const struct network *network, struct parameters *parameters, uint32_t group,
+                    uint32_t lanes);
 void workers_destroy(struct workers *w);
 
 /* What workers_create() would allocate besides the lanes, and for one lane. */
