@@ -9,6 +9,7 @@
 #include "sim/config_flags.h"
 #include "sim/config_keys.h"
 #include "sim/config_layers.h"
+#include "sim/config_told.h"
 #include "sim/tree.h"
 
 /* All that was said. */
@@ -259,14 +260,17 @@ static bool put_names(struct config *c, const struct sources *s, struct error *e
     return ok;
 }
 
-static bool put_db(struct config *c, struct error *err)
+const char *config_default_db(void)
 {
     const char *db = getenv("GRADPRESS_DB");
 
-    if (c->db[0] != '\0')
-        return true;
-    return put_text(c->db, sizeof(c->db), db != NULL && *db != '\0' ? db : "./gradpress.db",
-                    "GRADPRESS_DB", err);
+    return db != NULL && *db != '\0' ? db : "./gradpress.db";
+}
+
+static bool put_db(struct config *c, struct error *err)
+{
+    return c->db[0] != '\0' ||
+           put_text(c->db, sizeof(c->db), config_default_db(), "GRADPRESS_DB", err);
 }
 
 static bool build(struct config *c, struct sources *s, const char *path, struct error *err)
@@ -279,6 +283,8 @@ static bool build(struct config *c, struct sources *s, const char *path, struct 
         return false;
     whole = lay(s, !s->flags.no_tuned, ALL_LAYERS);
     ok = read_whole(c, whole, err);
+    if (ok)
+        config_told_fill(c, whole, path);
     tree_free(whole);
     if (!ok || !config_keys_read_run(c, s->flags.run, err) || !put_regime_name(c, path, err) ||
         !put_db(c, err))
@@ -317,6 +323,7 @@ void config_free(struct config *c)
         free(c->pair[i].value);
     }
     free(c->pair);
+    config_told_free(c);
     free(c->effective);
     memset(c, 0, sizeof(*c));
 }

@@ -5,7 +5,8 @@
  * defaults, the regime, the most specific match of its "tuned" table, --with files, then flags and
  * --set in the order given.  The result is checked as a whole, so that a mistake in any of them is
  * one sentence with its place.  In the files: config_flags parses the command line, config_find finds
- * regimes, config_layers lays one over another, config_keys knows every key, tree is JSON.
+ * regimes, config_layers lays one over another, config_keys knows every key, config_told who said
+ * it, tree is JSON.
  */
 #ifndef SIM_CONFIG_H
 #define SIM_CONFIG_H
@@ -13,6 +14,8 @@
 #include "sim/base.h"
 
 #include <stdio.h>
+
+struct tree;
 
 /* An entry of a table and its settings, in the order of the entry's list. */
 struct choice {
@@ -40,6 +43,9 @@ enum clip_mode { CLIP_NONE, CLIP_LOCAL, CLIP_LOCAL_SQRT_K, CLIP_GLOBAL, CLIP_REF
 enum decay_at { DECAY_AGGREGATE, DECAY_LOCAL };
 enum sharding { SHARD_COLUMNS, SHARD_SEGMENTS };
 enum encoding { ENCODING_RAW, ENCODING_RUNS16 };
+
+/* What said a key: see config_told.h. */
+enum config_source { SOURCE_DEFAULT, SOURCE_REGIME, SOURCE_TUNED, SOURCE_WITH, SOURCE_FLAG };
 
 #define PHASES_MOST 64
 #define RATIOS_MOST 64
@@ -113,6 +119,13 @@ struct config {
         char *key, *value;
     } * pair; /* effective, flat: model.hidden, schedule.0.lr, ... */
     size_t pairs;
+    struct config_told { /* the same in the order of regimes/README.md */
+        char *key;
+        struct tree *value;
+        enum config_source source;
+        char *place; /* the file, the entry of the tuned table, or the flag as it was typed */
+    } * told;
+    size_t tolds;
 };
 
 /* Reads `REGIME [flags]`.  A regime is a file, or a name in a folder of regimes.  Returns false
@@ -127,6 +140,9 @@ void config_help(FILE *out);
 /* Calls show for every regime that a name finds, in order of names. */
 bool config_each_regime(void (*show)(const char *name, const char *about, void *context),
                         void *context, struct error *err);
+
+/* $GRADPRESS_DB, else ./gradpress.db. */
+const char *config_default_db(void);
 
 /* What holds in an epoch. */
 const struct phase *config_phase(const struct config *c, uint32_t epoch);

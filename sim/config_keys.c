@@ -547,13 +547,20 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
     return true;
 }
 
-struct tree *config_keys_write(const struct config *c)
+struct tree *config_keys_write_in_order(const struct config *c)
 {
     struct tree *regime = tree_new(TREE_OBJECT, NULL);
 
     config_write_section(regime, &regime_section, c, NULL);
-    tree_remove(regime, "about");
     tree_remove(regime, "total_batch");
+    return regime;
+}
+
+struct tree *config_keys_write(const struct config *c)
+{
+    struct tree *regime = config_keys_write_in_order(c);
+
+    tree_remove(regime, "about");
     tree_sort(regime);
     return regime;
 }

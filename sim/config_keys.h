@@ -26,6 +26,9 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
 /* The effective regime, in order. */
 struct tree *config_keys_write(const struct config *c);
 
+/* The same in the order of regimes/README.md, with about; to be freed. */
+struct tree *config_keys_write_in_order(const struct config *c);
+
 /* The settings of the run itself, which only flags give. */
 bool config_keys_read_run(struct config *c, const struct tree *run, struct error *err);
 

@@ -8,6 +8,7 @@
 #include "sim/config_choice.h"
 #include "sim/config_keys.h"
 #include "sim/config_read.h"
+#include "sim/config_told.h"
 #include "sim/tree.h"
 
 /* Adds one key=value of a spec. */
@@ -86,8 +87,8 @@ struct tree *config_layers_begin(const char *place)
 {
     struct tree *layer = tree_new(TREE_OBJECT, place);
 
-    tree_put_path(layer, "compressor.name", tree_text("none", place));
-    tree_put_path(layer, "memory.name", tree_text("auto", place));
+    tree_put_path(layer, "compressor.name", tree_text("none", CONFIG_DEFAULT_PLACE));
+    tree_put_path(layer, "memory.name", tree_text("auto", CONFIG_DEFAULT_PLACE));
     return layer;
 }
 

@@ -654,6 +654,81 @@ static void pairs_are_the_effective_regime_flat(void **state)
         assert_true(strcmp(c.pair[i - 1].key, c.pair[i].key) < 0);
 }
 
+/* Who said what. */
+
+static void said(const char *key, enum config_source source, const char *place)
+{
+    for (size_t i = 0; i < c.tolds; i++) {
+        if (strcmp(c.told[i].key, key) != 0)
+            continue;
+        assert_int_equal(c.told[i].source, source);
+        assert_string_equal(c.told[i].place, place);
+        return;
+    }
+    print_error("%s is not told\n", key);
+    assert_true(false);
+}
+
+static void every_key_tells_who_said_it(void **state)
+{
+    write_file(
+        "a.json",
+        "{\"model\":\"lstm:hidden=32\",\"data\":\"ptb\",\"total_batch\":16,\"schedule\":{\"0\":"
+        "{\"lr\":20},\"4\":{\"momentum\":0.5}},\"tuned\":{\"topk\":{\"lr\":3,\"data.bptt\":9}}}");
+    write_file("with.json", "{\"epochs\":2,\"seed\":3}");
+    accept("a.json --with with.json --seed 7 --compressor topk --set model.layers=1");
+    said("model.hidden", SOURCE_REGIME, "a.json");
+    said("model.tied", SOURCE_DEFAULT, "");
+    said("model.layers", SOURCE_FLAG, "--set model.layers=1");
+    said("data.bptt", SOURCE_TUNED, "topk");
+    said("batch", SOURCE_REGIME, "a.json");
+    said("epochs", SOURCE_WITH, "with.json");
+    said("seed", SOURCE_FLAG, "--seed 7");
+    said("schedule.0.lr", SOURCE_TUNED, "topk");
+    said("schedule.4.lr", SOURCE_TUNED, "topk");
+    said("schedule.4.momentum", SOURCE_REGIME, "a.json");
+    said("schedule.4.nesterov", SOURCE_DEFAULT, "");
+    said("clip", SOURCE_DEFAULT, "");
+    said("workers", SOURCE_DEFAULT, "");
+}
+
+static void what_the_compressor_decides_was_said_with_it(void **state)
+{
+    write_file("a.json", REGIME("\"ratio\":0.5,\"warmup\":{\"ratios\":[1],\"steps\":1}"));
+    accept("a.json");
+    said("compressor.name", SOURCE_DEFAULT, "");
+    said("memory.name", SOURCE_DEFAULT, "");
+    said("ratio", SOURCE_DEFAULT, "");
+    said("warmup", SOURCE_DEFAULT, "");
+    accept("a.json --compressor gradient-dropping");
+    said("memory.name", SOURCE_FLAG, "--compressor gradient-dropping");
+    said("ratio", SOURCE_REGIME, "a.json");
+    said("warmup", SOURCE_FLAG, "--compressor gradient-dropping");
+    accept("a.json --compressor topk:ratio=0.1 --memory none --warmup none --clip 2 --clip none");
+    said("ratio", SOURCE_FLAG, "--compressor topk:ratio=0.1");
+    said("memory.name", SOURCE_FLAG, "--memory none");
+    said("warmup", SOURCE_FLAG, "--warmup none");
+    said("clip", SOURCE_FLAG, "--clip none");
+    accept("a.json --compressor topk --set ratio={\"3\":0.25}");
+    said("ratio.0", SOURCE_REGIME, "a.json");
+    said("ratio.3", SOURCE_FLAG, "--set ratio={\"3\":0.25}");
+}
+
+static void keys_are_told_in_the_order_of_the_readme(void **state)
+{
+    static const char *const order[] = {
+        "about",         "model.name", "data.name",       "evaluate.batch", "workers",
+        "schedule.0.lr", "clip",       "compressor.name", "encoding",       NULL};
+    size_t at = 0;
+
+    write_file("a.json", MINIMAL);
+    accept("a.json --set data.path=x");
+    for (size_t i = 0; i < c.tolds; i++)
+        at += order[at] != NULL && strcmp(c.told[i].key, order[at]) == 0;
+    assert_null(order[at]);
+    said("data.path", SOURCE_FLAG, "--set data.path=x");
+}
+
 /* Names. */
 
 static void the_name_tells_regime_method_workers_and_seed(void **state)
@@ -859,6 +934,9 @@ int main(void)
         cmocka_unit_test(the_effective_regime_is_a_regime_with_the_same_key),
         cmocka_unit_test(the_effective_regime_is_canonical),
         cmocka_unit_test(pairs_are_the_effective_regime_flat),
+        cmocka_unit_test(every_key_tells_who_said_it),
+        cmocka_unit_test(what_the_compressor_decides_was_said_with_it),
+        cmocka_unit_test(keys_are_told_in_the_order_of_the_readme),
         cmocka_unit_test(the_name_tells_regime_method_workers_and_seed),
         cmocka_unit_test(any_other_change_has_the_key_in_the_name),
         cmocka_unit_test(every_regime_here_is_right),
