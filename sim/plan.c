@@ -1,5 +1,6 @@
 #include "sim/plan.h"
 
+#include "compressors/sparse.h"
 #include "sim/optimizer.h"
 #include "sim/worker.h"
 
@@ -33,11 +34,30 @@ static bool refuse(const struct plan *plan, const struct config *c, size_t fixed
                 plan->streams > 1 ? ", fewer --streams" : "");
 }
 
-/* So many bytes for all, and so many for each lane. */
-static bool fits(struct plan *plan, size_t fixed, size_t lane)
+static size_t lane_total(const struct lane_bytes *lane)
 {
-    plan->bytes = fixed + plan->streams * lane;
+    return lane->slab + lane->activations + lane->messages + lane->scratch;
+}
+
+static size_t fixed_total(const struct plan *plan)
+{
+    return plan->part.parameters + plan->part.workers + plan->part.evaluation + plan->part.data;
+}
+
+static bool fits(struct plan *plan)
+{
+    plan->bytes = fixed_total(plan) + plan->streams * lane_total(&plan->part.lane);
     return (double)plan->bytes <= USABLE * (double)plan->available;
+}
+
+/* Of like size; a segment begins with the state that the one before it left, so there one. */
+static uint32_t group_size(const struct config *c, uint32_t groups)
+{
+    if (c->data.sharding == SHARD_SEGMENTS)
+        return 1;
+    if (c->group > 0)
+        return c->group < c->workers ? c->group : c->workers;
+    return (c->workers + groups - 1) / groups;
 }
 
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
@@ -45,29 +65,45 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                struct error *err)
 {
     struct shape eval = {1, c->evaluate.batch, c->evaluate.bptt};
-    size_t fixed = graph_measure(dev, parameters, network, eval, false);
-    size_t available = device_memory_free(dev);
-    size_t lane;
+    size_t p;
 
+    *plan = (struct plan){.available = device_memory_free(dev)};
+    plan->part.evaluation = graph_measure(dev, parameters, network, eval, false);
     graph_place(parameters, c->compress_all);
-    fixed += workers_bytes(c, parameters) + optimizer_bytes(c, parameters) + data_bytes;
-    fixed += parameters->length * sizeof(float); /* the best so far */
+    p = parameters->length * sizeof(float);
+    plan->part.parameters = 3 * p + optimizer_bytes(c, parameters);
+    plan->part.workers = workers_bytes(c, parameters);
+    plan->part.data = data_bytes;
     for (uint32_t groups = 1; groups <= c->workers; groups++) {
-        uint32_t group = (c->workers + groups - 1) / groups; /* of like size */
-
-        if (c->data.sharding == SHARD_SEGMENTS)
-            group = 1; /* a segment begins with the state that the one before it left */
-        else if (c->group > 0)
-            group = c->group < c->workers ? c->group : c->workers;
-        *plan = (struct plan){
-            .group = group, .streams = streams_for(dev, c, group), .available = available};
-        lane = workers_lane_bytes(dev, c, network, parameters, group);
-        if (c->streams == 0 && !fits(plan, fixed, lane))
+        plan->group = group_size(c, groups);
+        plan->streams = streams_for(dev, c, plan->group);
+        plan->part.lane = workers_lane_bytes(dev, c, network, parameters, plan->group);
+        if (c->streams == 0 && !fits(plan))
             plan->streams = 1;
-        if (fits(plan, fixed, lane))
+        if (fits(plan))
             return true;
-        if (c->group > 0 || group == 1)
+        if (c->group > 0 || plan->group == 1)
             break;
     }
-    return refuse(plan, c, fixed, err);
+    return refuse(plan, c, fixed_total(plan), err);
+}
+
+static bool sends_indices(const struct compressor *c)
+{
+    return c->part[0].kind == INDICES || c->part[1].kind == INDICES;
+}
+
+size_t plan_message_bytes(const struct config *c, const struct parameters *parameters, double ratio)
+{
+    bool sparse = sends_indices(compressor_find(c->compressor.name));
+    size_t entry = c->encoding == ENCODING_RUNS16 ? 6 : 8;
+    size_t bytes = 0;
+
+    for (uint32_t i = 0; i < parameters->count; i++) {
+        size_t n = parameters->item[parameters->order[i]].n;
+        size_t keep = sparse && i < parameters->compressed ? sparse_keep(n, ratio) : n;
+
+        bytes += keep < n ? keep * entry : n * sizeof(float);
+    }
+    return bytes;
 }

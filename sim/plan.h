@@ -6,19 +6,34 @@
 
 #include "sim/config.h"
 #include "sim/graph.h"
+#include "sim/worker.h"
 
 struct plan {
     uint32_t group;   /* workers stacked in a batch */
     uint32_t streams; /* groups at work at once, a lane each */
-    size_t bytes;     /* of the whole run on the device */
+    size_t bytes;     /* of the whole run on the device: the parts, lane once a stream */
     size_t available;
+
+    struct {
+        size_t parameters; /* with their transposed copy, the best so far and the optimizer's */
+        size_t workers;    /* what the workers keep from step to step */
+        size_t evaluation; /* activations of its graph */
+        size_t data;
+        struct lane_bytes lane; /* of each stream */
+    } part;
 };
 
 /* Takes --group and --streams where given, else picks: as many workers in a group as fit, in
  * groups of like size.  Before anything is allocated: a run that does not fit is a fault that says
- * what is needed, what there is, and what would fit.  Fills *parameters. */
+ * what is needed, what there is, and what would fit; *plan then is the least that was tried.  Fills
+ * *parameters. */
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                const struct network *network, struct parameters *parameters, size_t data_bytes,
                struct error *err);
+
+/* Bytes that a worker sends in a step at a ratio.  The least there can be: with runs16 there may be
+ * fillers, which depend on what is sent. */
+size_t plan_message_bytes(const struct config *c, const struct parameters *parameters,
+                          double ratio);
 
 #endif

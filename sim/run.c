@@ -310,7 +310,7 @@ static bool claim(struct run *r, const char *device, enum store_claim *claimed, 
     return ok;
 }
 
-static bool load_text(struct train *t, struct error *err)
+bool run_load_text(struct train *t, struct error *err)
 {
     const struct config *c = t->config;
     const char *path = c->data.path[0] != '\0' ? c->data.path : NULL;
@@ -333,7 +333,7 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
     enum store_claim claimed;
     char device[256];
 
-    if (!load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
+    if (!run_load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
         !train_plan(t, err) || !store_open(&r->store, c->db, err))
         return false;
     device_describe(&t->dev, device, sizeof(device));

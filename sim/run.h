@@ -6,6 +6,8 @@
 
 #include "sim/config.h"
 
+struct train;
+
 enum run_status {
     RUN_DONE,
     RUN_ALREADY_DONE,
@@ -13,6 +15,9 @@ enum run_status {
     RUN_STOPPED,  /* by a signal: *signal says which */
     RUN_ELSEWHERE /* another process is at it */
 };
+
+/* Finds the data that t->config names, and fills t->text. */
+bool run_load_text(struct train *t, struct error *err);
 
 /* Trains what c says and writes every epoch to the database.  *summary: the one line of results,
  * a new string (NULL if there are none).  Progress goes to stderr.  After SIGINT or SIGTERM the

@@ -240,12 +240,18 @@ bool train_plan(struct train *t, struct error *err)
 {
     const struct config *c = t->config;
     struct network network = network_of(t);
+    size_t rows = t->text.part[TEXT_TRAIN].count / workers_columns(c);
     size_t tokens = 0;
 
     for (int part = 0; part < TEXT_PARTS; part++)
         tokens += t->text.part[part].count;
-    return check_columns(t, err) && plan_make(&t->plan, &t->dev, c, &network, &t->parameters,
-                                              tokens * sizeof(uint32_t), err);
+    if (!check_columns(t, err))
+        return false;
+    t->segments = stream_segments(rows, c->data.bptt);
+    t->steps = c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->workers - 1) / c->workers
+                                                  : t->segments;
+    return plan_make(&t->plan, &t->dev, c, &network, &t->parameters, tokens * sizeof(uint32_t),
+                     err);
 }
 
 void train_prepare(struct train *t)
@@ -262,9 +268,6 @@ void train_prepare(struct train *t)
     evaluation_create(t, &network);
     t->loss_rows = (size_t)c->workers * c->batch * c->data.bptt;
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
-    t->segments = stream_segments(t->data.rows, c->data.bptt);
-    t->steps = c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->workers - 1) / c->workers
-                                                  : t->segments;
     t->lr_factor = 1;
     t->wire_holds = true;
     upload_initial(t);

@@ -43,7 +43,7 @@ struct train {
     struct error wire_fault; /* ... else what was wrong */
 };
 
-/* How much memory the run needs; a text that is too short or a run that does not fit is a fault. */
+/* Steps of an epoch, and how much memory the run needs; a text that is too short or a run that does not fit is a fault. */
 bool train_plan(struct train *t, struct error *err);
 
 /* Allocates everything that steps need. */

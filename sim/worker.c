@@ -182,26 +182,27 @@ size_t workers_bytes(const struct config *c, const struct parameters *parameters
     uint32_t slabs = memory_slabs(memory_find(c->memory.name));
     size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
 
-    return (2 + (size_t)slabs * c->workers) * parameters->length * sizeof(float) +
-           rows * sizeof(double);
+    return (size_t)slabs * c->workers * parameters->length * sizeof(float) + rows * sizeof(double);
 }
 
-size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct network *network,
-                          struct parameters *parameters, uint32_t group)
+struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
+                                     const struct network *network, struct parameters *parameters,
+                                     uint32_t group)
 {
     struct shape most = {group, c->batch, c->data.bptt};
     struct workers w = {.dev = dev, .config = c, .count = c->workers};
     const struct compressor *compressor = compressor_find(c->compressor.name);
     size_t slabs = scales(c) ? 2 : 1;
     size_t *n = sizes_of(parameters);
+    struct lane_bytes bytes;
     struct call call;
-    size_t bytes = graph_measure(dev, parameters, network, most, true);
 
+    bytes.activations = graph_measure(dev, parameters, network, most, true);
     layout_describe(&w.compressed, n, parameters->compressed);
     call = call_of(&w);
-    bytes += message_bytes_needed(compressor, &call, group);
-    bytes += slabs * (size_t)group * parameters->length * sizeof(float);
-    bytes +=
+    bytes.messages = message_bytes_needed(compressor, &call, group);
+    bytes.slab = slabs * (size_t)group * parameters->length * sizeof(float);
+    bytes.scratch =
         group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE);
     layout_destroy(&w.compressed);
     free(n);

@@ -81,10 +81,15 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
                     uint32_t lanes);
 void workers_destroy(struct workers *w);
 
-/* What workers_create() would allocate besides the lanes, and for one lane. */
+/* What workers_create() would allocate besides parameters and lanes, and for one lane. */
+struct lane_bytes {
+    size_t slab, activations, messages, scratch;
+};
+
 size_t workers_bytes(const struct config *c, const struct parameters *parameters);
-size_t workers_lane_bytes(struct device *dev, const struct config *c, const struct network *network,
-                          struct parameters *parameters, uint32_t group);
+struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
+                                     const struct network *network, struct parameters *parameters,
+                                     uint32_t group);
 
 void step_block_create(struct step_block *b, const struct workers *w);
 void step_block_destroy(struct step_block *b);
