@@ -24,7 +24,6 @@
 #include "results/process.h"
 #include "results/schema.h"
 
-#define APPLICATION_ID    0x67726164 /* "grad" */
 #define PATIENCE_SECONDS  60
 #define FOLD_SECONDS      1 /* a reader in another process may hold the checkpoint up */
 #define HEARTBEAT_SECONDS 5
@@ -255,7 +254,7 @@ static bool recognise(struct store *store, void *arg, struct error *err)
         return false;
     if (application == 0 && *version == 0 && tables == 0)
         return true;
-    if (application != APPLICATION_ID)
+    if (application != STORE_APPLICATION_ID)
         return fail(err, "%s: a database of another program, not of gradpress", store->path);
     if (*version > NEWEST_VERSION)
         return fail(err,
@@ -281,7 +280,7 @@ static bool migrate(struct store *store, void *arg, struct error *err)
         if (!run_script(store, migrations[version], err))
             return false;
     snprintf(text, sizeof(text), "pragma application_id = %d; pragma user_version = %" PRId64,
-             APPLICATION_ID, version);
+             STORE_APPLICATION_ID, version);
     return run_script(store, text, err);
 }
 

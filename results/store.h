@@ -1,5 +1,5 @@
 /*
- * store.h -- results in SQLite: the only door to it.
+ * store.h -- results in SQLite: the only door to it for whoever writes.  query.h reads them back.
  *
  * schema.sql tells the tables.  An epoch is one transaction; after it the write-ahead log is
  * folded into the one file, so that a copy of that file holds every finished epoch.  Any number of
@@ -18,6 +18,9 @@
 struct store;
 
 #define NOT_MEASURED (-1e308)
+
+/* SQLite's application_id of a database of ours: "grad". */
+#define STORE_APPLICATION_ID 0x67726164
 
 struct run_row {
     const char *key, *name, *experiment, *experiment_key;

@@ -27,7 +27,7 @@ levels=(
 
 # Whoever includes what fits the first word is one of the files behind it.
 doors=(
-    '<sqlite3\.h>             results/store.c tests/test_store.c'
+    '<sqlite3\.h>             results/store.c results/query.c tests/test_store.c'
     '<(cjson/)?cJSON\.h>      sim/tree.c'
     '<(cu[a-z_]*|cub/.*|nv.*)\.(h|cuh|hpp)>   sim/device_cuda.cu'
     '<.*dnnl.*>               sim/device_cpu.c'
