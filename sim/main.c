@@ -10,9 +10,11 @@
 #include "compressors/memory.h"
 #include "data/dataset.h"
 #include "models/model.h"
+#include "results/query.h"
 #include "sim/config.h"
 #include "sim/device.h"
 #include "sim/run.h"
+#include "sim/show.h"
 #include "sim/version.h"
 
 #include <signal.h>
@@ -83,6 +85,112 @@ static int train(int argc, char **argv)
     config_free(c);
     free(c);
     return stopped_by != 0 ? die_of(stopped_by) : code;
+}
+
+/* Takes a --memory without a SPEC out of the arguments; the others are those of train. */
+static bool take_bare_memory(int *argc, char **argv)
+{
+    int left = 0;
+
+    for (int i = 0; i < *argc; i++)
+        if (strcmp(argv[i], "--memory") != 0 || (i + 1 < *argc && argv[i + 1][0] != '-'))
+            argv[left++] = argv[i];
+    if (left == *argc)
+        return false;
+    *argc = left;
+    return true;
+}
+
+/* Missing data are no fault: what does not follow from them is shown. */
+static int show_effective(int argc, char **argv)
+{
+    bool parts = take_bare_memory(&argc, argv);
+    struct config *c = allocate(1, sizeof(*c));
+    struct error missing = {""}, err;
+    bool wrong = false;
+    int code = DONE;
+
+    if (!config_parse(c, argc, argv, &wrong, &err))
+        code = wrong ? misuse("show", err.text) : fault(&err);
+    else if (!show(c, parts, stdout, &missing, &err))
+        code = fault(&err);
+    if (missing.text[0] != '\0')
+        fprintf(stderr, "gradpress: %s\n", missing.text);
+    config_free(c);
+    free(c);
+    return code;
+}
+
+static void show_help(FILE *out)
+{
+    fputs("The flags of train, and\n"
+          "  --memory                    without a SPEC: the parts of the memory that is needed\n"
+          "  --json                      all of it as one JSON object\n\n",
+          out);
+    config_help(out);
+}
+
+/* Steps *i over the value behind the flag, if it is the one of that name; *value is NULL where it
+ * is missing. */
+static bool take_value(const char *name, int argc, char **argv, int *i, const char **value)
+{
+    size_t length = strlen(name);
+
+    if (strncmp(argv[*i], name, length) != 0)
+        return false;
+    if (argv[*i][length] == '=') {
+        *value = argv[*i] + length + 1;
+        return true;
+    }
+    if (argv[*i][length] != '\0')
+        return false;
+    *value = *i + 1 < argc ? argv[++*i] : NULL;
+    return true;
+}
+
+static int unknown_argument(const char *word)
+{
+    static const char *const names[] = {"--db", "--where", "--json"};
+    const char *near = nearest_name(word, names, ARRAY_LENGTH(names));
+    char text[256];
+
+    if (word[0] != '-')
+        return misuse("runs", "runs takes no arguments but flags");
+    snprintf(text, sizeof(text), "no such flag '%.*s'%s%s%s", (int)strcspn(word, "="), word,
+             near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
+             near != NULL ? "'?" : "");
+    return misuse("runs", text);
+}
+
+static int show_runs(int argc, char **argv)
+{
+    const char *db = config_default_db(), *where = "true";
+    bool json = false;
+    struct error err;
+
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0)
+            json = true;
+        else if (!take_value("--db", argc, argv, &i, &db) &&
+                 !take_value("--where", argc, argv, &i, &where))
+            return unknown_argument(argv[i]);
+        if (db == NULL || where == NULL)
+            return misuse("runs", db == NULL ? "--db needs a value: --db FILE"
+                                             : "--where needs a value: --where SQL");
+    }
+    return query_runs(db, where, json, stdout, &err) ? DONE : fault(&err);
+}
+
+static void runs_help(FILE *out)
+{
+    fputs("  --db FILE    database ($GRADPRESS_DB, else ./gradpress.db)\n"
+          "  --where SQL  a condition on columns of the view summary: \"workers = 4\",\n"
+          "               \"method like 'topk%' and status = 'done'\"\n"
+          "  --json       a list of objects with all columns of summary\n\n"
+          "perplexity is of the last epoch, on the validation part; test that of the weights that\n"
+          "were best there; ratio what the run sent less than without compression; age since it\n"
+          "was begun.  The newest run is last.\n",
+          out);
 }
 
 static void show_settings(const struct setting *settings)
@@ -194,6 +302,9 @@ static int show_version(int argc, char **argv)
 static const struct command commands[] = {
     {"train", "REGIME [flags]", "train as K workers, every epoch a row in the database", train,
      config_help},
+    {"show", "REGIME [flags]", "every key, its value and who said it; steps, bytes and memory",
+     show_effective, show_help},
+    {"runs", "[flags]", "the runs in a database, the newest last", show_runs, runs_help},
     {"list", "TABLE", "models, compressors, memories, datasets or regimes", list, list_help},
     {"devices", "", "what --device can be here", show_devices, NULL},
     {"version", "", "version, commit, compiler and libraries", show_version, NULL},

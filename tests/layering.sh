@@ -20,7 +20,7 @@ levels=(
     'sim/exchange.* sim/optimizer.* sim/plan.*'
     'sim/train.*'
     'results/*.*'
-    'sim/run.*'
+    'sim/run.* sim/show.*'
     'sim/main.c'
     'tests/*.*'
 )
