@@ -810,16 +810,23 @@ static void the_demo_is_the_one_that_was_tried(void **state)
     assert_true(c.clip.mode == CLIP_GLOBAL && c.clip.norm == 0.25);
 }
 
+/* What stands in a file of the sources, up to `room`. */
+static void read_source(const char *name, char *text, size_t room)
+{
+    char *path = format_text("%s/%s", root, name);
+    FILE *file = fopen(path, "r");
+
+    assert_non_null(file);
+    text[fread(text, 1, room - 1, file)] = '\0';
+    fclose(file);
+    free(path);
+}
+
 static void every_key_is_in_the_readme(void **state)
 {
     static char text[1 << 16];
-    char *readme = format_text("%s/regimes/README.md", root);
-    FILE *file = fopen(readme, "r");
 
-    assert_non_null(file);
-    text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
-    fclose(file);
-    free(readme);
+    read_source("regimes/README.md", text, sizeof(text));
     accept("lstm-kjv --compressor dgc");
     for (size_t i = 0; i < c.pairs; i++) {
         const char *key = c.pair[i].key;
@@ -833,6 +840,81 @@ static void every_key_is_in_the_readme(void **state)
         free(path);
         free(word);
     }
+}
+
+/* The README's map of the references' flags. */
+
+static const char flags_there[] =
+    "--data --emb_size --num_hid --num_layers --init_lr --lr_decay --epochs --batch_size "
+    "--eval_batch_size --test_batch_size --bptt --dropout --seed --use_gpu --log_interval --save "
+    "--clip "
+    "--exp_name --project_name --num_workers --compressor --memory --compress_ratio --clip_const "
+    "--comp_const --alpha "
+    "--results_dir --dataset --model --input_size --resnet_depth --model_config --type --gpus "
+    "--workers "
+    "--start-epoch --batch-size --lr_bb_fix --regime_bb_fix --optimizer --lr --momentum "
+    "--weight-decay "
+    "--wd --print-freq --resume --evaluate --mini-batch-size --ghost_batch_size --pruning_perc "
+    "--use_residue_acc --use_pruning --use_warmup --use_sync --sync_interval --use_nesterov "
+    "--use_debug "
+    "--use_struct_pruning --lr_scale --use_delayed_sgd";
+
+/* Parses every `--flag` between backquotes; their number. */
+static int accept_quoted(const char *cell)
+{
+    int flags = 0;
+
+    for (const char *at = strchr(cell, '`'); at != NULL; at = strchr(at + 1, '`')) {
+        size_t length = strcspn(at + 1, "`");
+        char *line = format_text("a.json %.*s", (int)length, at + 1);
+
+        if (strncmp(at + 1, "--", 2) == 0) {
+            accept(line);
+            flags++;
+        }
+        free(line);
+        at += 1 + length;
+    }
+    return flags;
+}
+
+/* Adds the row's flags to there; checks that ours are flags, or that it says why there is none. */
+static void check_row(const char *row, char *there, size_t room)
+{
+    const char *here = strstr(row, " | ");
+    size_t length = strlen(there);
+
+    assert_non_null(here);
+    snprintf(there + length, room - length, "%.*s", (int)(here - row), row);
+    if (accept_quoted(here) == 0 && strncmp(here, " | none: ", 9) != 0)
+        fail_msg("README.md: no flag of ours, and no reason: %s", row);
+}
+
+static void the_map_of_the_references_flags_is_true(void **state)
+{
+    static char text[1 << 16], there[1 << 13];
+    char *names = format_text("%s", flags_there);
+    char *begin, *end, *rest;
+
+    write_file("a.json", MINIMAL);
+    read_source("README.md", text, sizeof(text));
+    begin = strstr(text, "\n## Flags of the references\n");
+    assert_non_null(begin);
+    end = strstr(begin + 1, "\n## ");
+    assert_non_null(end);
+    *end = '\0';
+    for (char *row = strtok_r(begin, "\n", &rest); row != NULL; row = strtok_r(NULL, "\n", &rest))
+        if (strncmp(row, "| `-", 4) == 0)
+            check_row(row, there, sizeof(there));
+    for (char *name = strtok_r(names, " ", &rest); name != NULL;
+         name = strtok_r(NULL, " ", &rest)) {
+        char *quoted = format_text("`%s`", name);
+
+        if (strstr(there, quoted) == NULL)
+            fail_msg("README.md does not map %s", quoted);
+        free(quoted);
+    }
+    free(names);
 }
 
 static void help_lists_every_group(void **state)
@@ -942,6 +1024,7 @@ int main(void)
         cmocka_unit_test(every_regime_here_is_right),
         cmocka_unit_test(the_demo_is_the_one_that_was_tried),
         cmocka_unit_test(every_key_is_in_the_readme),
+        cmocka_unit_test(the_map_of_the_references_flags_is_true),
         cmocka_unit_test(help_lists_every_group),
         cmocka_unit_test(freeing_may_be_done_twice_or_to_nothing),
     };
