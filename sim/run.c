@@ -8,7 +8,9 @@
 #include "sim/version.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct run {
@@ -39,11 +41,56 @@ struct tally {
 /* Steps between two looks at whether the loss is still finite. */
 #define LOOK_EVERY 64
 
-static volatile sig_atomic_t signalled;
+static atomic_int signalled;
 
-static void on_signal(int number)
+static sigset_t ending_signals(void)
 {
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    return set;
+}
+
+/* The first signal is noted: the step ends, the run is stopped.  A second one kills at once, but not
+ * the echo that timeout(1) and some schedulers send to process and group. */
+static void *watch(void *unused)
+{
+    sigset_t set = ending_signals();
+    double first;
+    int number;
+
+    CHECK(sigwait(&set, &number) == 0);
     signalled = number;
+    first = seconds_now();
+    do
+        CHECK(sigwait(&set, &number) == 0);
+    while (seconds_now() - first < 0.3);
+    signal(number, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+    return unused;
+}
+
+/* A thread of its own waits for signals, and they are blocked in all others, which begin after
+ * it: a handler's frame on the stack of a thread that is inside of oneDNN's compiled code destroys
+ * what that keeps below the stack pointer, and the heap with it. */
+static void watch_signals(pthread_t *watcher)
+{
+    sigset_t set = ending_signals();
+
+    signalled = 0;
+    CHECK(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
+    CHECK(pthread_create(watcher, NULL, watch, NULL) == 0);
+}
+
+static void unwatch_signals(pthread_t watcher)
+{
+    sigset_t set = ending_signals();
+
+    CHECK(pthread_cancel(watcher) == 0 && pthread_join(watcher, NULL) == 0);
+    CHECK(pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
 static double loss_mean(const struct train *t, uint64_t tokens)
@@ -345,31 +392,23 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
     return store_summary(r->store, r->id, c->json, summary, err);
 }
 
-static void catch_signals(void (*handler)(int))
-{
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESETHAND};
-
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
-bool run(const struct config *c, enum run_status *status, char **summary, int *signal,
+bool run(const struct config *c, enum run_status *status, char **summary, int *stopped_by,
          struct error *err)
 {
     struct run *r = allocate(1, sizeof(*r));
+    pthread_t watcher;
     bool ok;
 
     r->config = r->train.config = c;
     *summary = NULL;
-    signalled = 0;
-    catch_signals(on_signal);
+    watch_signals(&watcher);
     ok = run_through(r, status, summary, err);
     if (r->best != NULL)
         device_free(&r->train.dev, r->best, r->train.parameters.length * sizeof(float));
     train_destroy(&r->train);
     store_close(r->store);
     free(r);
-    catch_signals(SIG_DFL);
-    *signal = signalled;
+    unwatch_signals(watcher);
+    *stopped_by = signalled;
     return ok;
 }

@@ -12,7 +12,7 @@ enum run_status {
     RUN_DONE,
     RUN_ALREADY_DONE,
     RUN_DIVERGED,
-    RUN_STOPPED,  /* by a signal: *signal says which */
+    RUN_STOPPED,  /* by a signal: *stopped_by says which */
     RUN_ELSEWHERE /* another process is at it */
 };
 
@@ -21,8 +21,8 @@ bool run_load_text(struct train *t, struct error *err);
 
 /* Trains what c says and writes every epoch to the database.  *summary: the one line of results,
  * a new string (NULL if there are none).  Progress goes to stderr.  After SIGINT or SIGTERM the
- * step is ended, the run noted as stopped, and *signal set. */
-bool run(const struct config *c, enum run_status *status, char **summary, int *signal,
+ * step is ended, the run noted as stopped, and *stopped_by set. */
+bool run(const struct config *c, enum run_status *status, char **summary, int *stopped_by,
          struct error *err);
 
 #endif
