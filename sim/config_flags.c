@@ -78,8 +78,10 @@ static const struct flag flags_table[] = {
     {"data", OF_RUN, A_TEXT, "data", "FOLDER", "where data are sought first"},
     {"name", OF_RUN, A_TEXT, "name", "NAME", "of the run, instead of REGIME/METHOD/kK/sSEED"},
     {"experiment", OF_RUN, A_TEXT, "experiment", "NAME", "what the run belongs to"},
+    {"init", OF_RUN, A_TEXT, "init", "FILE", "begin with the weights of a safetensors file"},
     {"again", OF_RUN, NOTHING, "again", NULL, "repeat a run that is done"},
 
+    {"save", OF_OUTPUT, A_TEXT, "save", "FILE", "write the final weights, as safetensors"},
     {"json", OF_OUTPUT, NOTHING, "json", NULL, "the last line as JSON"},
     {"quiet", OF_OUTPUT, NOTHING, "quiet", NULL, "no progress"},
     {"fail-on-divergence", OF_OUTPUT, NOTHING, "fail_on_divergence", NULL,

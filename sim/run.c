@@ -4,12 +4,16 @@
 #include "results/store.h"
 #include "sim/exchange.h"
 #include "sim/progress.h"
+#include "sim/safetensors.h"
 #include "sim/train.h"
 #include "sim/version.h"
+#include "sim/weights.h"
 
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct run {
     const struct config *config;
@@ -17,6 +21,8 @@ struct run {
     struct progress progress;
     struct store *store;
     int64_t id; /* of its row */
+
+    float *initial; /* [P] on the host, of --init; NULL: drawn from the seed */
 
     float *best; /* [P] the parameters that were best on validation */
     bool has_best;
@@ -261,6 +267,8 @@ static bool train_claimed(struct run *r, const char *device, enum run_status *st
     bool ok;
 
     train_prepare(t);
+    if (r->initial != NULL)
+        device_upload(&t->dev, t->workers.params, r->initial, t->parameters.length * sizeof(float));
     r->best = device_alloc(&t->dev, t->parameters.length * sizeof(float));
     progress_begin(&r->progress, r->config->quiet, t->steps * r->config->epochs);
     say_beginning(r, device);
@@ -325,6 +333,50 @@ static bool load_text(struct train *t, struct error *err)
     return ok;
 }
 
+static bool load_initial(struct run *r, struct error *err)
+{
+    const struct config *c = r->config;
+    const struct parameters *parameters = &r->train.parameters;
+
+    if (c->init[0] == '\0')
+        return true;
+    r->initial = allocate(parameters->length, sizeof(*r->initial));
+    return weights_load(parameters, c->init, c->init_sha256, r->initial, err);
+}
+
+/* The last weights; the database has none. */
+static bool save(struct run *r, struct error *err)
+{
+    const struct config *c = r->config;
+    struct train *t = &r->train;
+    size_t bytes = t->parameters.length * sizeof(float);
+    float *params = allocate(1, bytes);
+    char epoch[16];
+    struct safetensors_note notes[] = {{"key", c->key}, {"name", c->name}, {"epoch", epoch}};
+    bool ok;
+
+    snprintf(epoch, sizeof(epoch), "%u", c->epochs - 1);
+    device_download(&t->dev, params, t->workers.params, bytes);
+    ok = weights_save(&t->parameters, c->save, params, notes, ARRAY_LENGTH(notes), err);
+    free(params);
+    return ok;
+}
+
+/* A run that is done does not train again for the sake of a file. */
+static bool was_written(const char *path, const char *key, struct error *err)
+{
+    struct safetensors s;
+    struct error unused;
+    const char *of = NULL;
+    bool there = safetensors_open(&s, path, &unused);
+
+    if (there)
+        of = safetensors_metadata(&s, "key");
+    there = of != NULL && strcmp(of, key) == 0;
+    safetensors_close(&s);
+    return there || fail(err, "%s: not written, for the run is done; --again repeats it", path);
+}
+
 /* Nothing is written before data and device are known to be there. */
 static bool run_through(struct run *r, enum run_status *status, char **summary, struct error *err)
 {
@@ -334,13 +386,19 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
     char device[256];
 
     if (!load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
-        !train_plan(t, err) || !store_open(&r->store, c->db, err))
+        !train_plan(t, err) || !load_initial(r, err) ||
+        (c->save[0] != '\0' && !safetensors_writable(c->save, err)) ||
+        !store_open(&r->store, c->db, err))
         return false;
     device_describe(&t->dev, device, sizeof(device));
     if (!claim(r, device, &claimed, err))
         return false;
     *status = claimed == STORE_DONE ? RUN_ALREADY_DONE : RUN_ELSEWHERE;
     if (claimed == STORE_NEW && !train_claimed(r, device, status, err))
+        return false;
+    if (c->save[0] != '\0' && *status == RUN_DONE && !save(r, err))
+        return false;
+    if (c->save[0] != '\0' && *status == RUN_ALREADY_DONE && !was_written(c->save, c->key, err))
         return false;
     return store_summary(r->store, r->id, c->json, summary, err);
 }
@@ -368,6 +426,7 @@ bool run(const struct config *c, enum run_status *status, char **summary, int *s
         device_free(&r->train.dev, r->best, r->train.parameters.length * sizeof(float));
     train_destroy(&r->train);
     store_close(r->store);
+    free(r->initial);
     free(r);
     catch_signals(SIG_DFL);
     *signal = signalled;

@@ -466,29 +466,55 @@ static bool write_file(int file, const char *begin, size_t size,
     return close(file) == 0 && ok;
 }
 
+/* A file beside path, for a rename would put a file in the place of a device; -1: a fault. */
+static int open_part(const char *path, char **part, struct error *err)
+{
+    struct stat status;
+    int file;
+
+    *part = NULL;
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+        fail(err, "%s: not a regular file", path);
+        return -1;
+    }
+    *part = format_text("%s.%ld.part", path, (long)getpid());
+    file = open(*part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0)
+        fail(err, "%s: cannot write it: %s", path, strerror(errno));
+    return file;
+}
+
+bool safetensors_writable(const char *path, struct error *err)
+{
+    char *part;
+    int file = open_part(path, &part, err);
+
+    if (file >= 0) {
+        close(file);
+        unlink(part);
+    }
+    free(part);
+    return file >= 0;
+}
+
 bool safetensors_write(const char *path, const struct safetensors_tensor *tensors, size_t count,
                        const struct safetensors_note *metadata, size_t notes, struct error *err)
 {
-    char *temporary = format_text("%s.%ld.part", path, (long)getpid());
-    struct stat status;
-    size_t size;
-    char *begin;
-    int file;
-    bool ok;
+    char *part;
+    int file = open_part(path, &part, err);
+    bool ok = file >= 0;
 
-    /* A rename would put a file in the place of a device. */
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
-        free(temporary);
-        return fail(err, "%s: not a regular file", path);
+    if (ok) {
+        size_t size;
+        char *begin = begin_of(tensors, count, metadata, notes, &size);
+
+        ok = write_file(file, begin, size, tensors, count) && rename(part, path) == 0;
+        if (!ok) {
+            fail(err, "%s: cannot write it: %s", path, strerror(errno));
+            unlink(part);
+        }
+        free(begin);
     }
-    begin = begin_of(tensors, count, metadata, notes, &size);
-    file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    ok = file >= 0 && write_file(file, begin, size, tensors, count) && rename(temporary, path) == 0;
-    if (!ok) {
-        fail(err, "%s: cannot write it: %s", path, strerror(errno));
-        unlink(temporary);
-    }
-    free(begin);
-    free(temporary);
+    free(part);
     return ok;
 }

@@ -64,6 +64,9 @@ struct safetensors_note {
     const char *name, *text;
 };
 
+/* Whether a file can be made there: before hours of training, not behind them. */
+bool safetensors_writable(const char *path, struct error *err);
+
 /* Names differ.  The file appears under its name when all of it is on the disk, or not at all. */
 bool safetensors_write(const char *path, const struct safetensors_tensor *tensors, size_t count,
                        const struct safetensors_note *metadata, size_t notes, struct error *err);

@@ -36,6 +36,15 @@ static void write_file(const char *name, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
+static void write_bytes(const char *name, const char *bytes, size_t count)
+{
+    FILE *file = fopen(name, "w");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, count, file), count);
+    assert_int_equal(fclose(file), 0);
+}
+
 /* The words of a command line. */
 static bool parse(const char *line)
 {
@@ -554,6 +563,30 @@ static void where_and_how_it_runs_does_not_change_the_key(void **state)
     assert_string_equal(c.data.path, "/somewhere");
 }
 
+static void a_regime_that_begins_with_weights_wants_their_file(void **state)
+{
+    char *regime = format_text(REGIME("\"init\":\"%064d\""), 1);
+
+    refuse_regime(regime, "a.json: init: begins with weights of SHA-256 000000000000...; --init "
+                          "FILE gives them");
+    refuse_regime(REGIME("\"init\":\"x.safetensors\""),
+                  "a.json: init: \"x.safetensors\" is not the SHA-256 of a file of weights, which "
+                  "--init makes of it");
+    write_file("a.json", MINIMAL);
+    refuse("a.json --init nowhere", "nowhere: cannot open it: No such file or directory");
+    refuse("a.json --init=", "--init : not a text of at least 1 byte");
+    /* printf "\\2\\0\\0\\0\\0\\0\\0\\0{}" piped to sha256sum */
+    write_bytes("w", "\2\0\0\0\0\0\0\0{}", 10);
+    accept("a.json --init w");
+    assert_string_equal(pair("init"),
+                        "411a485216e432ece6b9af94fa32154cf79a2a56d4f81266baa50063f45092bd");
+    write_file("a.json", regime);
+    refuse("a.json --init w", "w: its SHA-256 is 411a485216e4..., but the regime begins "
+                              "with 000000000000...");
+    unlink("w");
+    free(regime);
+}
+
 static void the_path_of_a_text_without_a_name_is_in_its_key(void **state)
 {
     char key[65];
@@ -853,6 +886,7 @@ int main(void)
         cmocka_unit_test(without_compression_everything_is_sent),
         cmocka_unit_test(the_order_of_keys_does_not_change_the_key),
         cmocka_unit_test(where_and_how_it_runs_does_not_change_the_key),
+        cmocka_unit_test(a_regime_that_begins_with_weights_wants_their_file),
         cmocka_unit_test(the_path_of_a_text_without_a_name_is_in_its_key),
         cmocka_unit_test(the_same_run_said_otherwise_has_the_same_key),
         cmocka_unit_test(the_experiment_key_leaves_out_the_seed),

@@ -3,7 +3,9 @@
  */
 #include "tests/harness.h"
 
+#include "sim/run.h"
 #include "sim/safetensors.h"
+#include "sim/weights.h"
 
 #include <math.h>
 #include <signal.h>
@@ -250,6 +252,223 @@ static void the_hash_is_that_of_the_bytes(void **state)
     safetensors_close(&s);
 }
 
+/* The golden model: 23 words, 12 units, two layers. */
+#define GOLDEN                                                                         \
+    "\"model\": {\"name\": \"lstm\", \"hidden\": 12, \"layers\": 2, \"tied\": false}," \
+    "\"evaluate\": {\"batch\": 3, \"bptt\": 4}, \"epochs\": 10,"                       \
+    "\"data\": {\"name\": \"text\", \"path\": \"none\", \"bptt\": 5},"
+
+static void begin(struct train *t, const struct config *c, const struct golden *g)
+{
+    size_t count;
+    uint32_t *corpus = golden_integers(g, "corpus", &count);
+
+    harness_train(t, c, "cpu", golden_integer(g, "vocabulary"), corpus, count);
+    free(corpus);
+}
+
+/* Puts the golden initial weights into the file, without the tensor at `without`; their shapes are
+ * those of a train of that model.  Frees what it made. */
+static void write_golden(const char *name, const char *regime, uint32_t without,
+                         const struct safetensors_tensor *extra)
+{
+    struct safetensors_tensor tensor[PARAMETERS_MOST + 1];
+    struct config *c = harness_config(regime, NULL);
+    struct golden g;
+    struct train t;
+    float *arena;
+    size_t count = 0;
+
+    golden_open(&g, name);
+    begin(&t, c, &g);
+    arena = allocate(t.parameters.length, sizeof(*arena));
+    for (uint32_t i = 0; i < t.parameters.count; i++) {
+        const struct parameter *p = &t.parameters.item[i];
+        char *record = format_text("init.%s", p->name);
+        float *x = golden_floats(&g, record, NULL);
+
+        memcpy(arena + p->at, x, p->n * sizeof(*x));
+        if (i != without)
+            tensor[count++] = weights_tensor(&t.parameters, i, arena);
+        free(x);
+        free(record);
+    }
+    if (extra != NULL)
+        tensor[count++] = *extra;
+    assert_true(safetensors_write(path, tensor, count, NULL, 0, &err));
+    free(arena);
+    train_destroy(&t);
+    harness_config_free(c);
+    golden_close(&g);
+}
+
+/* Loads the file into a train of the regime. */
+static bool load(struct train *t, const struct config *c)
+{
+    float *params = allocate(t->parameters.length, sizeof(*params));
+    bool ok = weights_load(&t->parameters, c->init, c->init_sha256, params, &err);
+
+    if (ok)
+        device_upload(&t->dev, t->workers.params, params, t->parameters.length * sizeof(*params));
+    free(params);
+    return ok;
+}
+
+static const char one_worker[] = "{" GOLDEN "\"workers\": 1, \"batch\": 6,"
+                                 "\"schedule\": {\"0\": {\"lr\": 1.5}}}";
+
+static void golden_weights_give_golden_losses(void **state)
+{
+    const char *flags[] = {"--init", path, NULL};
+    struct golden g;
+    struct config *c;
+    struct train t;
+    float *loss;
+
+    write_golden("lstm_untied", one_worker, UINT32_MAX, NULL);
+    c = harness_config(one_worker, flags);
+    golden_open(&g, "lstm_untied");
+    begin(&t, c, &g);
+    loss = golden_floats(&g, "loss", NULL);
+    assert_true(load(&t, c));
+    for (size_t step = 0; step < 3; step++) {
+        double samples = (double)train_step(&t, 0, step);
+        double sum = 0;
+
+        device_download(&t.dev, t.loss, t.workers.loss_sum, t.loss_rows * sizeof(*t.loss));
+        device_clear(&t.dev, t.workers.loss_sum, t.loss_rows * sizeof(*t.loss));
+        for (size_t i = 0; i < t.loss_rows; i++)
+            sum += t.loss[i];
+        assert_true(fabs(sum / samples - (double)loss[step]) < 2e-5 * (double)loss[step]);
+    }
+    free(loss);
+    train_destroy(&t);
+    harness_config_free(c);
+    golden_close(&g);
+}
+
+static void refuse_weights(uint32_t without, const struct safetensors_tensor *extra,
+                           const char *expected)
+{
+    const char *flags[] = {"--init", path, NULL};
+    struct golden g;
+    struct config *c;
+    struct train t;
+
+    write_golden("lstm_untied", one_worker, without, extra);
+    c = harness_config(one_worker, flags);
+    golden_open(&g, "lstm_untied");
+    begin(&t, c, &g);
+    assert_false(load(&t, c));
+    if (strstr(err.text, expected) == NULL)
+        fail_msg("'%s' does not say '%s'", err.text, expected);
+    train_destroy(&t);
+    harness_config_free(c);
+    golden_close(&g);
+}
+
+static void weights_of_another_model_are_refused(void **state)
+{
+    static float value[600];
+    struct safetensors_tensor other = {.name = "x", .dims = 2, .dim = {2, 3}, .value = value};
+
+    refuse_weights(0, NULL, "has no tensor 'encoder.weight', of shape [23, 12] in the model");
+    refuse_weights(UINT32_MAX, &other, "tensor 'x' of shape [2, 3] is not in the model");
+    other = (struct safetensors_tensor){
+        .name = "encoder.weight", .dims = 2, .dim = {12, 23}, .value = value};
+    refuse_weights(0, &other,
+                   "tensor 'encoder.weight' is of shape [12, 23], in the model of shape [23, 12]");
+}
+
+static void weights_are_in_the_key_by_what_they_are(void **state)
+{
+    const char *flags[] = {"--init", path, NULL};
+    struct config *plain = harness_config(one_worker, NULL);
+    struct config *a, *b, *again;
+    char *effective;
+
+    write_golden("lstm_untied", one_worker, UINT32_MAX, NULL);
+    a = harness_config(one_worker, flags);
+    effective = format_text("%s", a->effective);
+    again = harness_config(effective, flags);
+    write_golden("lstm_untied", one_worker, 0, NULL);
+    b = harness_config(one_worker, flags);
+    assert_null(strstr(plain->effective, "init"));
+    assert_non_null(strstr(a->effective, a->init_sha256));
+    assert_string_not_equal(a->key, plain->key);
+    assert_string_not_equal(a->key, b->key);
+    assert_string_equal(a->key, again->key);
+    harness_config_free(plain);
+    harness_config_free(a);
+    harness_config_free(b);
+    harness_config_free(again);
+    free(effective);
+}
+
+static void write_text(const char *name)
+{
+    char *to = format_text("%s/%s.txt", folder, name);
+    FILE *file = fopen(to, "w");
+
+    assert_non_null(file);
+    for (int i = 0; i < 200; i++)
+        fprintf(file, "%c%s", 'a' + i * i % 7, i % 10 == 9 ? "\n" : " ");
+    fclose(file);
+    free(to);
+}
+
+/* A run of a small regime over the texts; what it begins with and where its weights go. */
+static bool run_small(const char *flag, const char *value, const char *to, enum run_status *status)
+{
+    char *json = format_text("{\"model\": {\"name\": \"lstm\", \"hidden\": 4, \"layers\": 1},"
+                             "\"data\": {\"name\": \"text\", \"path\": \"%s\", \"bptt\": 5},"
+                             "\"evaluate\": {\"batch\": 2}, \"workers\": 2, \"batch\": 2,"
+                             "\"schedule\": {\"0\": {\"lr\": 1}}}",
+                             folder);
+    char *db = format_text("%s/runs.db", folder);
+    char *save = format_text("%s/%s", folder, to);
+    const char *flags[] = {"--quiet", "--db", db, "--save", save, flag, value, NULL};
+    struct config *c = harness_config(json, flags);
+    char *summary;
+    int signal;
+    bool ok = run(c, status, &summary, &signal, &err);
+
+    free(summary);
+    harness_config_free(c);
+    free(save);
+    free(db);
+    free(json);
+    return ok;
+}
+
+static void a_run_saves_its_weights_and_another_begins_with_them(void **state)
+{
+    char *first = format_text("%s/first", folder);
+    struct safetensors s;
+    enum run_status status;
+
+    write_text("train");
+    write_text("valid");
+    write_text("test");
+    assert_true(run_small(NULL, NULL, "first", &status));
+    assert_int_equal(status, RUN_DONE);
+    assert_true(safetensors_open(&s, first, &err));
+    assert_string_equal(safetensors_metadata(&s, "epoch"), "0");
+    assert_non_null(safetensors_metadata(&s, "key"));
+    safetensors_close(&s);
+
+    assert_true(run_small(NULL, NULL, "first", &status)); /* is there */
+    assert_int_equal(status, RUN_ALREADY_DONE);
+    assert_false(run_small(NULL, NULL, "elsewhere", &status));
+    assert_non_null(strstr(err.text, "elsewhere: not written, for the run is done"));
+
+    assert_true(run_small("--init", first, "second", &status));
+    assert_int_equal(status, RUN_DONE);
+    assert_false(run_small(NULL, NULL, "nowhere/x", &status));
+    assert_non_null(strstr(err.text, "nowhere/x: cannot write it"));
+    free(first);
+}
+
 static int make_folder(void **state)
 {
     if (mkdtemp(folder) == NULL)
@@ -278,6 +497,10 @@ int main(void)
         cmocka_unit_test(files_that_are_none_are_refused),
         cmocka_unit_test(a_file_is_there_as_a_whole_or_not_at_all),
         cmocka_unit_test(the_hash_is_that_of_the_bytes),
+        cmocka_unit_test(golden_weights_give_golden_losses),
+        cmocka_unit_test(weights_of_another_model_are_refused),
+        cmocka_unit_test(weights_are_in_the_key_by_what_they_are),
+        cmocka_unit_test(a_run_saves_its_weights_and_another_begins_with_them),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
