@@ -575,7 +575,7 @@ static void a_regime_that_begins_with_weights_wants_their_file(void **state)
     write_file("a.json", MINIMAL);
     refuse("a.json --init nowhere", "nowhere: cannot open it: No such file or directory");
     refuse("a.json --init=", "--init : not a text of at least 1 byte");
-    /* printf "\\2\\0\\0\\0\\0\\0\\0\\0{}" piped to sha256sum */
+    /* The SHA-256 is that of these 10 bytes, by sha256sum. */
     write_bytes("w", "\2\0\0\0\0\0\0\0{}", 10);
     accept("a.json --init w");
     assert_string_equal(pair("init"),
