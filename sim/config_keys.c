@@ -474,6 +474,8 @@ static const struct key run_keys[] = {
     {"name", KEY_TEXT, offsetof(struct config, name), .high = 256},
     {"experiment", KEY_TEXT, offsetof(struct config, experiment), .high = 128},
     {"init", KEY_TEXT, offsetof(struct config, init), .low = 1, .high = 1024},
+    {"dump_steps", KEY_WHOLE, offsetof(struct config, dump_steps), .low = 1, .high = 1e6},
+    {"dump", KEY_TEXT, offsetof(struct config, dump), .low = 1, .high = 1024},
     {"save", KEY_TEXT, offsetof(struct config, save), .low = 1, .high = 1024},
     {"again", KEY_YES_NO, offsetof(struct config, again), .high = 1},
     {"json", KEY_YES_NO, offsetof(struct config, json), .high = 1},

@@ -101,6 +101,8 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
             progress_show(&r->progress, number + 1, tally->loss);
         if (!t->wire_holds)
             return fail(err, "%s", t->wire_fault.text);
+        if (!dump_holds(t->dump, err))
+            return false;
         if (!store_heartbeat(r->store, r->id, err))
             return false;
     }
@@ -362,6 +364,12 @@ static bool save(struct run *r, struct error *err)
     return ok;
 }
 
+/* Before hours of training, not behind them. */
+static bool can_write_files(const struct config *c, struct error *err)
+{
+    return (c->save[0] == '\0' || safetensors_writable(c->save, err)) && dump_folder(c, err);
+}
+
 /* A run that is done does not train again for the sake of a file. */
 static bool was_written(const char *path, const char *key, struct error *err)
 {
@@ -377,6 +385,16 @@ static bool was_written(const char *path, const char *key, struct error *err)
     return there || fail(err, "%s: not written, for the run is done; --again repeats it", path);
 }
 
+static bool files_were_written(const struct config *c, struct error *err)
+{
+    char *path = dump_path(c, 0);
+    bool ok = (c->save[0] == '\0' || was_written(c->save, c->key, err)) &&
+              (c->dump_steps == 0 || was_written(path, c->key, err));
+
+    free(path);
+    return ok;
+}
+
 /* Nothing is written before data and device are known to be there. */
 static bool run_through(struct run *r, enum run_status *status, char **summary, struct error *err)
 {
@@ -386,8 +404,7 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
     char device[256];
 
     if (!load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
-        !train_plan(t, err) || !load_initial(r, err) ||
-        (c->save[0] != '\0' && !safetensors_writable(c->save, err)) ||
+        !train_plan(t, err) || !load_initial(r, err) || !can_write_files(c, err) ||
         !store_open(&r->store, c->db, err))
         return false;
     device_describe(&t->dev, device, sizeof(device));
@@ -398,7 +415,7 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
         return false;
     if (c->save[0] != '\0' && *status == RUN_DONE && !save(r, err))
         return false;
-    if (c->save[0] != '\0' && *status == RUN_ALREADY_DONE && !was_written(c->save, c->key, err))
+    if (*status == RUN_ALREADY_DONE && !files_were_written(c, err))
         return false;
     return store_summary(r->store, r->id, c->json, summary, err);
 }

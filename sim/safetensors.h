@@ -64,7 +64,7 @@ struct safetensors_note {
     const char *name, *text;
 };
 
-/* Whether a file can be made there: before hours of training, not behind them. */
+/* Whether a file can be made there. */
 bool safetensors_writable(const char *path, struct error *err);
 
 /* Names differ.  The file appears under its name when all of it is on the disk, or not at all. */

@@ -558,7 +558,11 @@ static void where_and_how_it_runs_does_not_change_the_key(void **state)
     accept("a.json");
     keep_key(key);
     accept("a.json --device cpu --threads 3 --group 2 --streams 2 --db x --data y --name z "
-           "--experiment e --again --json --quiet --verify-wire --set data.path=/somewhere");
+           "--experiment e --again --json --quiet --verify-wire --set data.path=/somewhere "
+           "--save w --dump 3 d");
+    assert_string_equal(c.save, "w");
+    assert_string_equal(c.dump, "d");
+    assert_int_equal(c.dump_steps, 3);
     assert_string_equal(c.key, key);
     assert_string_equal(c.data.path, "/somewhere");
 }
@@ -585,6 +589,18 @@ static void a_regime_that_begins_with_weights_wants_their_file(void **state)
                               "with 000000000000...");
     unlink("w");
     free(regime);
+}
+
+static void a_dump_wants_steps_and_a_folder(void **state)
+{
+    write_file("a.json", MINIMAL);
+    accept("a.json --dump=4 d");
+    assert_int_equal(c.dump_steps, 4);
+    refuse_usage("a.json --dump", "--dump needs a value: --dump STEPS DIR");
+    refuse_usage("a.json --dump 3", "--dump needs a value: --dump STEPS DIR");
+    refuse_usage("a.json --dump 3 --quiet", "--dump needs a value: --dump STEPS DIR");
+    refuse("a.json --dump d 3", "--dump d: not a whole number in [1, 1000000]");
+    refuse("a.json --dump 0 d", "--dump 0: not a whole number in [1, 1000000]");
 }
 
 static void the_path_of_a_text_without_a_name_is_in_its_key(void **state)
@@ -887,6 +903,7 @@ int main(void)
         cmocka_unit_test(the_order_of_keys_does_not_change_the_key),
         cmocka_unit_test(where_and_how_it_runs_does_not_change_the_key),
         cmocka_unit_test(a_regime_that_begins_with_weights_wants_their_file),
+        cmocka_unit_test(a_dump_wants_steps_and_a_folder),
         cmocka_unit_test(the_path_of_a_text_without_a_name_is_in_its_key),
         cmocka_unit_test(the_same_run_said_otherwise_has_the_same_key),
         cmocka_unit_test(the_experiment_key_leaves_out_the_seed),

@@ -3,6 +3,7 @@
  */
 #include "tests/harness.h"
 
+#include "sim/dump.h"
 #include "sim/run.h"
 #include "sim/safetensors.h"
 #include "sim/weights.h"
@@ -462,11 +463,231 @@ static void a_run_saves_its_weights_and_another_begins_with_them(void **state)
     assert_false(run_small(NULL, NULL, "elsewhere", &status));
     assert_non_null(strstr(err.text, "elsewhere: not written, for the run is done"));
 
+    assert_false(run_small("--dump=2", folder, "first", &status));
+    assert_non_null(strstr(err.text, "step-0000.safetensors: not written, for the run is done"));
+
     assert_true(run_small("--init", first, "second", &status));
     assert_int_equal(status, RUN_DONE);
     assert_false(run_small(NULL, NULL, "nowhere/x", &status));
     assert_non_null(strstr(err.text, "nowhere/x: cannot write it"));
     free(first);
+}
+
+#define WORKERS 3
+
+/* A file of a dump. */
+static float *get(const struct safetensors *s, const char *what, int k, const char *name)
+{
+    char *full = k < 0 ? format_text("%s.%s", what, name) : format_text("%s.%d.%s", what, k, name);
+    const struct safetensors_entry *entry = safetensors_find(s, full);
+    float *x;
+
+    if (entry == NULL)
+        fail_msg("no %s", full);
+    CHECK(entry != NULL);
+    x = allocate(entry->n, sizeof(*x));
+    assert_true(safetensors_read(s, entry, x, &err));
+    free(full);
+    return x;
+}
+
+static float get_scalar(const struct safetensors *s, const char *what, int k)
+{
+    char *full = format_text("%s.%d", what, k);
+    float x = NAN;
+
+    assert_non_null(safetensors_find(s, full));
+    assert_int_equal(safetensors_find(s, full)->dims, 0);
+    assert_true(safetensors_read(s, safetensors_find(s, full), &x, &err));
+    free(full);
+    return x;
+}
+
+/* A tensor's part in a step of a worker: x is what it wants, u its momentum or NULL. */
+static void check_sent(const struct safetensors *s, int k, const struct parameter *p,
+                       const float *x, const float *u)
+{
+    float *wanted = get(s, "wanted", k, p->name);
+    float *sent = get(s, "sent", k, p->name);
+    float *kept = get(s, u != NULL ? "velocity" : "residual", k, p->name);
+    float *momentum = u != NULL ? get(s, "momentum", k, p->name) : NULL;
+    size_t keep = p->n / 10 > 0 ? p->n / 10 : 1;
+
+    for (size_t i = 0; i < p->n; i++) {
+        size_t before = 0; /* entries that go before this one */
+
+        for (size_t j = 0; j < p->n; j++)
+            before += fabsf(x[j]) > fabsf(x[i]) || (j < i && fabsf(x[j]) == fabsf(x[i]));
+        assert_true(wanted[i] == x[i]);
+        assert_true(sent[i] == (before < keep ? x[i] : 0));
+        assert_true(kept[i] == (before < keep ? 0 : x[i]));
+        if (u != NULL)
+            assert_true(momentum[i] == (before < keep ? 0 : u[i]));
+    }
+    free(wanted);
+    free(sent);
+    free(kept);
+    free(momentum);
+}
+
+/* The step's file against the file before it (of no tensors at the first). */
+static void check_compressed(const struct safetensors *s, const struct safetensors *last,
+                             const struct parameter *p, bool dgc)
+{
+    for (int k = 0; k < WORKERS; k++) {
+        float scale = get_scalar(s, "scale", k);
+        float *g = get(s, "grad", k, p->name);
+        float *x = last->count == 0 ? allocate(p->n, sizeof(*x))
+                                    : get(last, dgc ? "velocity" : "residual", k, p->name);
+        float *u = last->count == 0 || !dgc ? allocate(p->n, sizeof(*u))
+                                            : get(last, "momentum", k, p->name);
+
+        for (size_t i = 0; i < p->n; i++) {
+            u[i] = 0.9f * u[i] + scale * g[i];
+            x[i] += dgc ? u[i] : scale * g[i];
+        }
+        check_sent(s, k, p, x, dgc ? u : NULL);
+        free(g);
+        free(x);
+        free(u);
+    }
+}
+
+/* What all workers sent, in their order, over their number. */
+static void check_delivered(const struct safetensors *s, const struct parameter *p)
+{
+    float *sum = allocate(p->n, sizeof(*sum));
+    float *delivered = get(s, "delivered", -1, p->name);
+
+    for (int k = 0; k < WORKERS; k++) {
+        float scale = get_scalar(s, "scale", k);
+        float *sent = get(s, "sent", k, p->name);
+        float *g = get(s, "grad", k, p->name);
+
+        for (size_t i = 0; i < p->n; i++) {
+            if (p->dims == 1)
+                assert_true(sent[i] == scale * g[i]);
+            sum[i] += sent[i];
+        }
+        free(sent);
+        free(g);
+    }
+    for (size_t i = 0; i < p->n; i++)
+        assert_true(delivered[i] == sum[i] / WORKERS);
+    free(sum);
+    free(delivered);
+}
+
+static void check_scales(const struct safetensors *s, const struct parameters *parameters)
+{
+    for (int k = 0; k < WORKERS; k++) {
+        double square = 0, clip;
+
+        for (uint32_t i = 0; i < parameters->count; i++) {
+            const struct parameter *p = &parameters->item[i];
+            float *g = get(s, "grad", k, p->name);
+
+            for (size_t e = 0; e < p->n; e++)
+                square += (double)g[e] * (double)g[e];
+            free(g);
+        }
+        clip = 0.4 / sqrt(WORKERS) / (sqrt(square) + 1e-6);
+        assert_true(get_scalar(s, "samples", k) == 1);
+        assert_true(fabs((double)get_scalar(s, "scale", k) - (clip < 1 ? clip : 1)) < 1e-6);
+    }
+}
+
+static void check_dump(struct train *t, bool dgc, unsigned steps)
+{
+    struct safetensors s, last = {0};
+
+    for (unsigned step = 0; step < steps; step++) {
+        char *file = dump_path(t->config, step);
+
+        assert_true(safetensors_open(&s, file, &err));
+        check_scales(&s, &t->parameters);
+        for (uint32_t i = 0; i < t->parameters.count; i++) {
+            const struct parameter *p = &t->parameters.item[i];
+
+            if (p->dims > 1)
+                check_compressed(&s, &last, p, dgc);
+            check_delivered(&s, p);
+        }
+        safetensors_close(&last);
+        last = s;
+        assert_int_equal(unlink(file), 0);
+        free(file);
+    }
+    safetensors_close(&last);
+}
+
+/* Six steps of the golden three workers, the first five of them dumped; the last parameters. */
+static float *dumped(const char *device, bool dgc, const char *group, const char *const *flags,
+                     size_t *length)
+{
+    char *regime = format_text("{" GOLDEN "\"workers\": 3, \"batch\": 2, \"compressor\": \"%s\","
+                               "\"clip\": {\"norm\": 0.4, \"mode\": \"local-sqrt-k\"},"
+                               "\"schedule\": {\"0\": {\"lr\": 0.5, \"momentum\": 0.9}}}",
+                               dgc ? "dgc:ratio=0.1" : "topk:ratio=0.1");
+    const char *all[] = {"--group", group, flags[0], flags[1], NULL};
+    struct config *c = harness_config(regime, all);
+    struct golden g;
+    struct train t;
+    uint32_t *corpus;
+    size_t count;
+    float *params;
+
+    golden_open(&g, "workers");
+    corpus = golden_integers(&g, "corpus", &count);
+    harness_train(&t, c, device, golden_integer(&g, "vocabulary"), corpus, count);
+    for (uint64_t step = 0; step < 6; step++)
+        train_step(&t, 0, step);
+    assert_true(dump_holds(t.dump, &err));
+    if (c->dump_steps > 0)
+        check_dump(&t, dgc, c->dump_steps);
+    *length = t.parameters.length;
+    params = harness_download(&t, t.workers.params, *length);
+    train_destroy(&t);
+    harness_config_free(c);
+    golden_close(&g);
+    free(corpus);
+    free(regime);
+    return params;
+}
+
+static void a_dump_holds_what_plain_loops_compute(void **state)
+{
+    const char *flags[] = {"--dump=5", folder, NULL};
+    const char *none[] = {NULL, NULL};
+    size_t length;
+
+    for (const char *const *d = harness_devices(); *d != NULL; d++) {
+        for (int dgc = 0; dgc <= 1; dgc++) {
+            float *a = dumped(*d, dgc, "2", flags, &length);
+            float *b = dumped(*d, dgc, "2", none, &length);
+
+            /* Looking at a step does not change it. */
+            for (size_t i = 0; i < length; i++)
+                assert_true(a[i] == b[i]);
+            free(a);
+            free(b);
+        }
+    }
+    free(dumped("cpu", true, "0", flags, &length));
+}
+
+static void a_dump_that_cannot_be_written_is_a_fault(void **state)
+{
+    struct config c = {.dump_steps = 1, .dump = "/nowhere/d"};
+
+    assert_false(dump_folder(&c, &err));
+    assert_string_equal(err.text, "/nowhere/d: cannot make the folder: No such file or directory");
+    snprintf(c.dump, sizeof(c.dump), "/dev/null");
+    assert_false(dump_folder(&c, &err));
+    assert_non_null(strstr(err.text, "/dev/null/step-0000.safetensors: cannot write it"));
+    snprintf(c.dump, sizeof(c.dump), "%s/new", folder);
+    assert_true(dump_folder(&c, &err));
+    assert_true(dump_folder(&c, &err));
 }
 
 static int make_folder(void **state)
@@ -501,6 +722,8 @@ int main(void)
         cmocka_unit_test(weights_of_another_model_are_refused),
         cmocka_unit_test(weights_are_in_the_key_by_what_they_are),
         cmocka_unit_test(a_run_saves_its_weights_and_another_begins_with_them),
+        cmocka_unit_test(a_dump_holds_what_plain_loops_compute),
+        cmocka_unit_test(a_dump_that_cannot_be_written_is_a_fault),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
