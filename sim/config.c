@@ -10,6 +10,7 @@
 #include "sim/config_keys.h"
 #include "sim/config_layers.h"
 #include "sim/config_told.h"
+#include "sim/safetensors.h"
 #include "sim/tree.h"
 
 /* All that was said. */
@@ -273,6 +274,26 @@ static bool put_db(struct config *c, struct error *err)
            put_text(c->db, sizeof(c->db), config_default_db(), "GRADPRESS_DB", err);
 }
 
+/* Weights count by what is in their file: another file is another run. */
+static bool put_init(struct config *c, const struct tree *regime, struct error *err)
+{
+    char sha256[sizeof(c->init_sha256)];
+
+    if (c->init[0] == '\0') {
+        return c->init_sha256[0] == '\0' ||
+               fail(err,
+                    "%s: init: begins with weights of SHA-256 %.12s...; --init FILE gives them",
+                    regime->place, c->init_sha256);
+    }
+    if (!safetensors_hash_file(c->init, sha256, err))
+        return false;
+    if (c->init_sha256[0] != '\0' && strcmp(c->init_sha256, sha256) != 0)
+        return fail(err, "%s: its SHA-256 is %.12s..., but the regime begins with %.12s...",
+                    c->init, sha256, c->init_sha256);
+    memcpy(c->init_sha256, sha256, sizeof(sha256));
+    return true;
+}
+
 static bool build(struct config *c, struct sources *s, const char *path, struct error *err)
 {
     char tuned[sizeof(c->tuned)] = "";
@@ -287,7 +308,7 @@ static bool build(struct config *c, struct sources *s, const char *path, struct 
         config_told_fill(c, whole, path);
     tree_free(whole);
     if (!ok || !config_keys_read_run(c, s->flags.run, err) || !put_regime_name(c, path, err) ||
-        !put_db(c, err))
+        !put_db(c, err) || !put_init(c, s->regime, err))
         return false;
     memcpy(c->tuned, tuned, sizeof(tuned));
     put_effective(c);

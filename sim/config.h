@@ -97,6 +97,7 @@ struct config {
     } warmup;
     bool compress_all; /* tensors of one dimension too */
     enum encoding encoding;
+    char init_sha256[65]; /* of the file of initial weights; "": drawn from the seed */
 
     /* the run: none of this is in the key */
     char device[32];
@@ -106,6 +107,10 @@ struct config {
     char db[1024];
     char data_root[1024]; /* --data; "" unless given */
     char name[256];       /* of the run */
+    char init[1024];      /* the file of initial weights, or ""; its content is in the key */
+    uint32_t dump_steps;  /* 0: none */
+    char dump[1024];      /* the folder where they go */
+    char save[1024];      /* where the final weights go, or "" */
     char experiment[128];
     bool again, json, fail_on_divergence, verify_wire, quiet;
 

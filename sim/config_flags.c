@@ -21,6 +21,7 @@ enum takes {
     NOTHING, /* and has a --no- twin */
     A_SETTING,
     A_FILE,
+    STEPS_AND_FOLDER,
     TUNED,
 };
 
@@ -78,8 +79,12 @@ static const struct flag flags_table[] = {
     {"data", OF_RUN, A_TEXT, "data", "FOLDER", "where data are sought first"},
     {"name", OF_RUN, A_TEXT, "name", "NAME", "of the run, instead of REGIME/METHOD/kK/sSEED"},
     {"experiment", OF_RUN, A_TEXT, "experiment", "NAME", "what the run belongs to"},
+    {"init", OF_RUN, A_TEXT, "init", "FILE", "begin with the weights of a safetensors file"},
     {"again", OF_RUN, NOTHING, "again", NULL, "repeat a run that is done"},
 
+    {"save", OF_OUTPUT, A_TEXT, "save", "FILE", "write the final weights, as safetensors"},
+    {"dump", OF_OUTPUT, STEPS_AND_FOLDER, "dump_steps", "STEPS DIR",
+     "write what workers want, send and keep in the first STEPS steps"},
     {"json", OF_OUTPUT, NOTHING, "json", NULL, "the last line as JSON"},
     {"quiet", OF_OUTPUT, NOTHING, "quiet", NULL, "no progress"},
     {"fail-on-divergence", OF_OUTPUT, NOTHING, "fail_on_divergence", NULL,
@@ -92,7 +97,8 @@ static const struct flag flags_table[] = {
 struct typed {
     const struct flag *flag;
     bool no;
-    const char *value; /* or NULL */
+    const char *value;  /* or NULL */
+    const char *folder; /* of STEPS_AND_FOLDER */
     char *place;
 };
 
@@ -151,7 +157,16 @@ static void match_flag(struct typed *typed, const char *argument)
     typed->value = name[length] == '=' ? name + length + 1 : NULL;
 }
 
-/* Steps *i over the value behind the flag. */
+/* Steps *i over a word behind the flag. */
+static bool take_word(const char **word, const struct flag *flag, int argc, char **argv, int *i,
+                      struct error *err)
+{
+    if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
+        return fail(err, "--%s needs a value: --%s %s", flag->name, flag->name, flag->argument);
+    *word = argv[++*i];
+    return true;
+}
+
 static bool take_flag(struct typed *typed, int argc, char **argv, int *i, struct error *err)
 {
     *typed = (struct typed){0};
@@ -160,13 +175,12 @@ static bool take_flag(struct typed *typed, int argc, char **argv, int *i, struct
         return unknown_flag(argv[*i], err);
     if (has_twin(typed->flag) && typed->value != NULL)
         return fail(err, "--%s takes no value", typed->flag->name);
-    if (has_twin(typed->flag) || typed->value != NULL)
+    if (has_twin(typed->flag))
         return true;
-    if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
-        return fail(err, "--%s needs a value: --%s %s", typed->flag->name, typed->flag->name,
-                    typed->flag->argument);
-    typed->value = argv[++*i];
-    return true;
+    if (typed->value == NULL && !take_word(&typed->value, typed->flag, argc, argv, i, err))
+        return false;
+    return typed->flag->takes != STEPS_AND_FOLDER ||
+           take_word(&typed->folder, typed->flag, argc, argv, i, err);
 }
 
 /* Numbers with commas between. */
@@ -206,6 +220,8 @@ static struct tree *layer_of(const struct typed *typed)
         free(root);
         return layer;
     }
+    if (flag->takes == STEPS_AND_FOLDER)
+        tree_put(layer, "dump", tree_text(typed->folder, typed->place));
     if (flag->takes == NOTHING)
         value = tree_yes_no(!typed->no, typed->place);
     else if (flag->takes == NUMBERS)

@@ -419,6 +419,25 @@ static struct tree *write_evaluate(const struct config *c)
 static const char *const decays[] = {"aggregate", "local", NULL};
 static const char *const encodings[] = {"raw", "runs16", NULL};
 
+/* What weights a run begins with, if they are not drawn: told by what the file holds. */
+static bool read_init(struct config *c, const struct tree *node, const char *path,
+                      struct error *err)
+{
+    size_t length = sizeof(c->init_sha256) - 1;
+
+    if (node->kind != TREE_TEXT || strlen(node->text) != length ||
+        strspn(node->text, "0123456789abcdef") != length)
+        return config_wrong(node, path, err,
+                            "the SHA-256 of a file of weights, which --init makes of it");
+    memcpy(c->init_sha256, node->text, length + 1);
+    return true;
+}
+
+static struct tree *write_init(const struct config *c)
+{
+    return tree_text(c->init_sha256, NULL);
+}
+
 /* The memory is read after the compressor, of which it may be the own one. */
 static const struct key regime_keys[] = {
     {"about", KEY_TEXT, offsetof(struct config, about), .high = 256},
@@ -441,6 +460,7 @@ static const struct key regime_keys[] = {
     {"warmup", KEY_OWN, .read = read_warmup, .write = write_warmup},
     {"compress_all", KEY_YES_NO, offsetof(struct config, compress_all), .high = 1},
     {"encoding", KEY_WORD, offsetof(struct config, encoding), .words = encodings},
+    {"init", KEY_OWN, .read = read_init, .write = write_init},
 };
 static const struct section regime_section = {COUNT_OF(regime_keys), NULL};
 
@@ -453,6 +473,10 @@ static const struct key run_keys[] = {
     {"data", KEY_TEXT, offsetof(struct config, data_root), .high = 1024},
     {"name", KEY_TEXT, offsetof(struct config, name), .high = 256},
     {"experiment", KEY_TEXT, offsetof(struct config, experiment), .high = 128},
+    {"init", KEY_TEXT, offsetof(struct config, init), .low = 1, .high = 1024},
+    {"dump_steps", KEY_WHOLE, offsetof(struct config, dump_steps), .low = 1, .high = 1e6},
+    {"dump", KEY_TEXT, offsetof(struct config, dump), .low = 1, .high = 1024},
+    {"save", KEY_TEXT, offsetof(struct config, save), .low = 1, .high = 1024},
     {"again", KEY_YES_NO, offsetof(struct config, again), .high = 1},
     {"json", KEY_YES_NO, offsetof(struct config, json), .high = 1},
     {"quiet", KEY_YES_NO, offsetof(struct config, quiet), .high = 1},
@@ -553,6 +577,8 @@ struct tree *config_keys_write_in_order(const struct config *c)
 
     config_write_section(regime, &regime_section, c, NULL);
     tree_remove(regime, "total_batch");
+    if (c->init_sha256[0] == '\0')
+        tree_remove(regime, "init");
     return regime;
 }
 

@@ -120,6 +120,8 @@ static bool read_text(char *to, const struct key *key, const struct tree *node, 
         return config_wrong(node, path, err, "a text");
     if (strlen(node->text) >= room)
         return config_wrong(node, path, err, "a text of at most %zu bytes", room - 1);
+    if (key->low > 0 && node->text[0] == '\0')
+        return config_wrong(node, path, err, "a text of at least 1 byte");
     memcpy(to, node->text, strlen(node->text) + 1);
     return true;
 }

@@ -16,7 +16,7 @@ enum key_kind {
     KEY_SEED,   /* uint64_t */
     KEY_NUMBER, /* double */
     KEY_YES_NO, /* bool */
-    KEY_TEXT,   /* char[high] */
+    KEY_TEXT,   /* char[high]; low 1: not empty */
     KEY_WORD,   /* an enum: the place in words */
     KEY_FIXED,  /* the first of words alone, kept nowhere */
     KEY_OWN,    /* what read and write do */

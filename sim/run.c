@@ -4,14 +4,18 @@
 #include "results/store.h"
 #include "sim/exchange.h"
 #include "sim/progress.h"
+#include "sim/safetensors.h"
 #include "sim/train.h"
 #include "sim/version.h"
+#include "sim/weights.h"
 
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct run {
     const struct config *config;
@@ -19,6 +23,8 @@ struct run {
     struct progress progress;
     struct store *store;
     int64_t id; /* of its row */
+
+    float *initial; /* [P] on the host, of --init; NULL: drawn from the seed */
 
     float *best; /* [P] the parameters that were best on validation */
     bool has_best;
@@ -142,6 +148,8 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
             progress_show(&r->progress, number + 1, tally->loss);
         if (!t->wire_holds)
             return fail(err, "%s", t->wire_fault.text);
+        if (!dump_holds(t->dump, err))
+            return false;
         if (!store_heartbeat(r->store, r->id, err))
             return false;
     }
@@ -308,6 +316,8 @@ static bool train_claimed(struct run *r, const char *device, enum run_status *st
     bool ok;
 
     train_prepare(t);
+    if (r->initial != NULL)
+        device_upload(&t->dev, t->workers.params, r->initial, t->parameters.length * sizeof(float));
     r->best = device_alloc(&t->dev, t->parameters.length * sizeof(float));
     progress_begin(&r->progress, r->config->quiet, t->steps * r->config->epochs);
     say_beginning(r, device);
@@ -372,6 +382,66 @@ bool run_load_text(struct train *t, struct error *err)
     return ok;
 }
 
+static bool load_initial(struct run *r, struct error *err)
+{
+    const struct config *c = r->config;
+    const struct parameters *parameters = &r->train.parameters;
+
+    if (c->init[0] == '\0')
+        return true;
+    r->initial = allocate(parameters->length, sizeof(*r->initial));
+    return weights_load(parameters, c->init, c->init_sha256, r->initial, err);
+}
+
+/* The last weights; the database has none. */
+static bool save(struct run *r, struct error *err)
+{
+    const struct config *c = r->config;
+    struct train *t = &r->train;
+    size_t bytes = t->parameters.length * sizeof(float);
+    float *params = allocate(1, bytes);
+    char epoch[16];
+    struct safetensors_note notes[] = {{"key", c->key}, {"name", c->name}, {"epoch", epoch}};
+    bool ok;
+
+    snprintf(epoch, sizeof(epoch), "%u", c->epochs - 1);
+    device_download(&t->dev, params, t->workers.params, bytes);
+    ok = weights_save(&t->parameters, c->save, params, notes, ARRAY_LENGTH(notes), err);
+    free(params);
+    return ok;
+}
+
+/* Before hours of training, not behind them. */
+static bool can_write_files(const struct config *c, struct error *err)
+{
+    return (c->save[0] == '\0' || safetensors_writable(c->save, err)) && dump_folder(c, err);
+}
+
+/* A run that is done does not train again for the sake of a file. */
+static bool was_written(const char *path, const char *key, struct error *err)
+{
+    struct safetensors s;
+    struct error unused;
+    const char *of = NULL;
+    bool there = safetensors_open(&s, path, &unused);
+
+    if (there)
+        of = safetensors_metadata(&s, "key");
+    there = of != NULL && strcmp(of, key) == 0;
+    safetensors_close(&s);
+    return there || fail(err, "%s: not written, for the run is done; --again repeats it", path);
+}
+
+static bool files_were_written(const struct config *c, struct error *err)
+{
+    char *path = dump_path(c, 0);
+    bool ok = (c->save[0] == '\0' || was_written(c->save, c->key, err)) &&
+              (c->dump_steps == 0 || was_written(path, c->key, err));
+
+    free(path);
+    return ok;
+}
+
 /* Nothing is written before data and device are known to be there. */
 static bool run_through(struct run *r, enum run_status *status, char **summary, struct error *err)
 {
@@ -381,13 +451,18 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
     char device[256];
 
     if (!run_load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
-        !train_plan(t, err) || !store_open(&r->store, c->db, err))
+        !train_plan(t, err) || !load_initial(r, err) || !can_write_files(c, err) ||
+        !store_open(&r->store, c->db, err))
         return false;
     device_describe(&t->dev, device, sizeof(device));
     if (!claim(r, device, &claimed, err))
         return false;
     *status = claimed == STORE_DONE ? RUN_ALREADY_DONE : RUN_ELSEWHERE;
     if (claimed == STORE_NEW && !train_claimed(r, device, status, err))
+        return false;
+    if (c->save[0] != '\0' && *status == RUN_DONE && !save(r, err))
+        return false;
+    if (*status == RUN_ALREADY_DONE && !files_were_written(c, err))
         return false;
     return store_summary(r->store, r->id, c->json, summary, err);
 }
@@ -407,6 +482,7 @@ bool run(const struct config *c, enum run_status *status, char **summary, int *s
         device_free(&r->train.dev, r->best, r->train.parameters.length * sizeof(float));
     train_destroy(&r->train);
     store_close(r->store);
+    free(r->initial);
     free(r);
     unwatch_signals(watcher);
     *stopped_by = signalled;

@@ -96,7 +96,9 @@ static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t 
     workers_gradients(w, lane, &t->data, first, shape);
     workers_clip(w, lane);
     workers_compensate(w, lane);
+    dump_wanted(t->dump, w, lane);
     workers_encode(w, lane);
+    dump_sent(t->dump, w, lane);
     if (t->config->verify_wire && t->wire_holds)
         t->wire_holds = workers_verify(w, lane, &t->wire_fault);
     if (first > 0)
@@ -104,6 +106,7 @@ static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t 
     exchange_receive(w, lane, t->optimizer.sum);
     device_signal(w->dev, at);
     workers_update(w, lane);
+    dump_kept(t->dump, w, lane);
 }
 
 /* Steps of one shape have the same launches. */
@@ -115,8 +118,9 @@ static uint32_t shape_of(const struct train *t, uint64_t step)
 static void run_step(struct train *t, uint64_t step)
 {
     struct workers *w = &t->workers;
+    bool watched = t->config->verify_wire || dump_active(t->dump); /* so not to be replayed */
 
-    if (!t->config->verify_wire && device_step_begin(w->dev, shape_of(t, step)))
+    if (!watched && device_step_begin(w->dev, shape_of(t, step)))
         return;
     graph_transpose(w->dev, w->parameters, w->params, w->transposed);
     for (uint32_t first = 0; first < w->count; first += w->group) {
@@ -126,8 +130,10 @@ static void run_step(struct train *t, uint64_t step)
     }
     device_stream(w->dev, 0);
     device_await(w->dev, (w->count - 1) / w->group % w->lanes);
+    dump_delivered(t->dump, w, t->optimizer.sum);
     optimizer_apply(&t->optimizer, w);
-    if (!t->config->verify_wire)
+    dump_end(t->dump, w, t->optimizer.momentum);
+    if (!watched)
         device_step_end(w->dev);
 }
 
@@ -137,6 +143,7 @@ uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step)
 
     if (step == 0)
         workers_begin_epoch(&t->workers);
+    dump_begin(t->dump, &t->workers, &t->block.step, epoch);
     run_step(t, step);
     return tokens;
 }
@@ -270,6 +277,7 @@ void train_prepare(struct train *t)
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
     t->lr_factor = 1;
     t->wire_holds = true;
+    t->dump = dump_create(c);
     upload_initial(t);
 }
 
@@ -294,4 +302,5 @@ void train_destroy(struct train *t)
     device_close(&t->dev);
     text_free(&t->text);
     free(t->loss);
+    dump_destroy(t->dump);
 }

@@ -9,6 +9,7 @@
 
 #include "data/stream.h"
 #include "data/text.h"
+#include "sim/dump.h"
 #include "sim/optimizer.h"
 #include "sim/plan.h"
 #include "sim/worker.h"
@@ -41,6 +42,7 @@ struct train {
 
     bool wire_holds; /* with --verify-wire: every message so far was what was counted; ... */
     struct error wire_fault; /* ... else what was wrong */
+    struct dump *dump;       /* NULL without --dump */
 };
 
 /* Steps of an epoch, and how much memory the run needs; a text that is too short or a run that does not fit is a fault. */

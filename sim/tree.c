@@ -80,20 +80,46 @@ void tree_free(struct tree *t)
 
 static bool from_json(struct tree **out, const cJSON *json, const char *place, struct error *err);
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A key that an object has twice, or NULL; sorted, for a header of tensors may have very many. */
+static const char *name_twice(const struct tree *object)
+{
+    const char **name;
+    const char *twice = NULL;
+    size_t count = 0;
+
+    for (const struct tree *c = object->child; c != NULL; c = c->next)
+        count++;
+    name = allocate(count, sizeof(*name));
+    count = 0;
+    for (const struct tree *c = object->child; c != NULL; c = c->next)
+        name[count++] = c->name;
+    qsort(name, count, sizeof(*name), by_name);
+    for (size_t i = 1; i < count && twice == NULL; i++)
+        if (strcmp(name[i - 1], name[i]) == 0)
+            twice = name[i];
+    free(name);
+    return twice;
+}
+
 static bool children_from_json(struct tree *t, const cJSON *json, const char *place,
                                struct error *err)
 {
     struct tree **end = &t->child;
+    const char *twice;
 
     for (const cJSON *c = json->child; c != NULL; c = c->next) {
-        if (t->kind == TREE_OBJECT && tree_get(t, c->string) != NULL)
-            return fail(err, "%s: the key '%.64s' is there twice", place, c->string);
         if (!from_json(end, c, place, err))
             return false;
         (*end)->name = copy_text(c->string);
         end = &(*end)->next;
     }
-    return true;
+    twice = t->kind == TREE_OBJECT ? name_twice(t) : NULL;
+    return twice == NULL || fail(err, "%s: the key '%.64s' is there twice", place, twice);
 }
 
 static bool from_json(struct tree **out, const cJSON *json, const char *place, struct error *err)

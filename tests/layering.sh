@@ -10,14 +10,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # pattern that fits counts.
 levels=(
     'sim/base.* sim/version.h results/schema.h'
-    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/progress.* data/text.* data/dataset.*'
+    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.*'
     'sim/device.* sim/device_*.* data/stream.*'
     'compressors/compressor.* compressors/memory.* models/model.h'
     'sim/config*.*'
-    'sim/layout.* sim/graph.* sim/layers_*.c sim/wire.*'
+    'sim/layout.* sim/graph.* sim/layers_*.c sim/wire.* sim/weights.*'
     'compressors/*.* models/*.*'
     'sim/worker.*'
-    'sim/exchange.* sim/optimizer.* sim/plan.*'
+    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.*'
     'sim/train.*'
     'results/*.*'
     'sim/run.* sim/show.*'

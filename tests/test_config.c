@@ -36,6 +36,15 @@ static void write_file(const char *name, const char *text)
     assert_int_equal(fclose(file), 0);
 }
 
+static void write_bytes(const char *name, const char *bytes, size_t count)
+{
+    FILE *file = fopen(name, "w");
+
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, count, file), count);
+    assert_int_equal(fclose(file), 0);
+}
+
 /* The words of a command line. */
 static bool parse(const char *line)
 {
@@ -549,9 +558,49 @@ static void where_and_how_it_runs_does_not_change_the_key(void **state)
     accept("a.json");
     keep_key(key);
     accept("a.json --device cpu --threads 3 --group 2 --streams 2 --db x --data y --name z "
-           "--experiment e --again --json --quiet --verify-wire --set data.path=/somewhere");
+           "--experiment e --again --json --quiet --verify-wire --set data.path=/somewhere "
+           "--save w --dump 3 d");
+    assert_string_equal(c.save, "w");
+    assert_string_equal(c.dump, "d");
+    assert_int_equal(c.dump_steps, 3);
     assert_string_equal(c.key, key);
     assert_string_equal(c.data.path, "/somewhere");
+}
+
+static void a_regime_that_begins_with_weights_wants_their_file(void **state)
+{
+    char *regime = format_text(REGIME("\"init\":\"%064d\""), 1);
+
+    refuse_regime(regime, "a.json: init: begins with weights of SHA-256 000000000000...; --init "
+                          "FILE gives them");
+    refuse_regime(REGIME("\"init\":\"x.safetensors\""),
+                  "a.json: init: \"x.safetensors\" is not the SHA-256 of a file of weights, which "
+                  "--init makes of it");
+    write_file("a.json", MINIMAL);
+    refuse("a.json --init nowhere", "nowhere: cannot open it: No such file or directory");
+    refuse("a.json --init=", "--init : not a text of at least 1 byte");
+    /* The SHA-256 is that of these 10 bytes, by sha256sum. */
+    write_bytes("w", "\2\0\0\0\0\0\0\0{}", 10);
+    accept("a.json --init w");
+    assert_string_equal(pair("init"),
+                        "411a485216e432ece6b9af94fa32154cf79a2a56d4f81266baa50063f45092bd");
+    write_file("a.json", regime);
+    refuse("a.json --init w", "w: its SHA-256 is 411a485216e4..., but the regime begins "
+                              "with 000000000000...");
+    unlink("w");
+    free(regime);
+}
+
+static void a_dump_wants_steps_and_a_folder(void **state)
+{
+    write_file("a.json", MINIMAL);
+    accept("a.json --dump=4 d");
+    assert_int_equal(c.dump_steps, 4);
+    refuse_usage("a.json --dump", "--dump needs a value: --dump STEPS DIR");
+    refuse_usage("a.json --dump 3", "--dump needs a value: --dump STEPS DIR");
+    refuse_usage("a.json --dump 3 --quiet", "--dump needs a value: --dump STEPS DIR");
+    refuse("a.json --dump d 3", "--dump d: not a whole number in [1, 1000000]");
+    refuse("a.json --dump 0 d", "--dump 0: not a whole number in [1, 1000000]");
 }
 
 static void the_path_of_a_text_without_a_name_is_in_its_key(void **state)
@@ -1010,6 +1059,8 @@ int main(void)
         cmocka_unit_test(without_compression_everything_is_sent),
         cmocka_unit_test(the_order_of_keys_does_not_change_the_key),
         cmocka_unit_test(where_and_how_it_runs_does_not_change_the_key),
+        cmocka_unit_test(a_regime_that_begins_with_weights_wants_their_file),
+        cmocka_unit_test(a_dump_wants_steps_and_a_folder),
         cmocka_unit_test(the_path_of_a_text_without_a_name_is_in_its_key),
         cmocka_unit_test(the_same_run_said_otherwise_has_the_same_key),
         cmocka_unit_test(the_experiment_key_leaves_out_the_seed),

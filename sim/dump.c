@@ -1,0 +1,275 @@
+#include "sim/dump.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "sim/safetensors.h"
+#include "sim/weights.h"
+#include "sim/worker.h"
+
+struct dump {
+    const struct config *config;
+    bool active; /* this step is written */
+    struct step step;
+    uint32_t epoch;
+    const float *params; /* [P] before the step */
+    const float **grad;  /* [K], each [P] */
+    float *scale;        /* [K] */
+
+    struct safetensors_tensor *tensor; /* of the file to be */
+    size_t tensors;
+    void **owned; /* their names and values */
+    size_t owns;
+
+    bool failed;
+    struct error fault;
+};
+
+struct dump *dump_create(const struct config *c)
+{
+    struct dump *d;
+
+    if (c->dump_steps == 0)
+        return NULL;
+    d = allocate(1, sizeof(*d));
+    d->config = c;
+    d->grad = allocate(c->workers, sizeof(*d->grad));
+    d->scale = allocate(c->workers, sizeof(*d->scale));
+    return d;
+}
+
+static void forget_step(struct dump *d)
+{
+    for (size_t i = 0; i < d->owns; i++)
+        free(d->owned[i]);
+    d->owns = 0;
+    d->tensors = 0;
+}
+
+void dump_destroy(struct dump *d)
+{
+    if (d == NULL)
+        return;
+    forget_step(d);
+    free(d->owned);
+    free(d->tensor);
+    free(d->scale);
+    free(d->grad);
+    free(d);
+}
+
+char *dump_path(const struct config *c, uint64_t step)
+{
+    return format_text("%s/step-%04llu.safetensors", c->dump, (unsigned long long)step);
+}
+
+bool dump_folder(const struct config *c, struct error *err)
+{
+    char *path;
+    bool ok;
+
+    if (c->dump_steps == 0)
+        return true;
+    if (mkdir(c->dump, 0777) != 0 && errno != EEXIST)
+        return fail(err, "%s: cannot make the folder: %s", c->dump, strerror(errno));
+    path = dump_path(c, 0);
+    ok = safetensors_writable(path, err);
+    free(path);
+    return ok;
+}
+
+bool dump_active(const struct dump *d)
+{
+    return d != NULL && d->active;
+}
+
+/* Freed when the step is written. */
+static void *own(struct dump *d, void *memory)
+{
+    if (d->owns % 64 == 0) {
+        d->owned = realloc(d->owned, (d->owns + 64) * sizeof(*d->owned));
+        CHECK(d->owned != NULL);
+    }
+    d->owned[d->owns++] = memory;
+    return memory;
+}
+
+static float *download(struct dump *d, const struct workers *w, const float *from, size_t n)
+{
+    float *x = own(d, allocate(n, sizeof(*x)));
+
+    device_download(w->dev, x, from, n * sizeof(*x));
+    return x;
+}
+
+static void add(struct dump *d, char *name, struct safetensors_tensor tensor)
+{
+    if (d->tensors % 64 == 0) {
+        d->tensor = realloc(d->tensor, (d->tensors + 64) * sizeof(*d->tensor));
+        CHECK(d->tensor != NULL);
+    }
+    tensor.name = own(d, name);
+    d->tensor[d->tensors++] = tensor;
+}
+
+/* The tensors of an arena under a prefix; of the compressed ones alone, or of all. */
+static void add_arena(struct dump *d, const struct workers *w, const char *prefix, bool all,
+                      const float *arena)
+{
+    const struct parameters *p = w->parameters;
+
+    for (uint32_t i = 0; i < (all ? p->count : p->compressed); i++)
+        add(d, format_text("%s.%s", prefix, p->item[p->order[i]].name),
+            weights_tensor(p, p->order[i], arena));
+}
+
+static void add_worker(struct dump *d, const struct workers *w, const char *what, uint32_t k,
+                       bool all, const float *arena)
+{
+    char *prefix = format_text("%s.%u", what, k);
+
+    add_arena(d, w, prefix, all, arena);
+    free(prefix);
+}
+
+static float add_scalar(struct dump *d, const struct workers *w, const char *what, uint32_t k,
+                        const float *from)
+{
+    const float *x = download(d, w, from + k, 1);
+
+    add(d, format_text("%s.%u", what, k), (struct safetensors_tensor){.value = x});
+    return *x;
+}
+
+void dump_begin(struct dump *d, const struct workers *w, const struct step *step, uint32_t epoch)
+{
+    if (d == NULL)
+        return;
+    d->active = step->number < d->config->dump_steps;
+    d->step = *step;
+    d->epoch = epoch;
+    if (!d->active)
+        return;
+    d->params = download(d, w, w->params, w->all.length);
+    add_arena(d, w, "params", true, d->params);
+}
+
+/* Tensors that are sent whole pass no memory: what goes is the gradient that counts. */
+static void fill_dense(const struct dump *d, const struct workers *w, const struct lane *lane,
+                       uint32_t k, float *to)
+{
+    const float *params = lane->group.params != NULL ? d->params : NULL;
+
+    for (size_t i = w->compressed.length; i < w->all.length; i++)
+        to[i] = memory_gradient(d->scale[k], d->grad[k][i], &d->step, params, i);
+}
+
+void dump_wanted(struct dump *d, const struct workers *w, const struct lane *lane)
+{
+    const struct call *call = &lane->group.call;
+    size_t p = w->all.length;
+
+    if (!dump_active(d))
+        return;
+    for (uint32_t i = 0; i < call->workers; i++) {
+        uint32_t k = call->first + i;
+        float *wanted = download(d, w, call->wanted + i * p, p);
+
+        d->grad[k] = download(d, w, lane->slab + i * p, p);
+        add_worker(d, w, "grad", k, true, d->grad[k]);
+        add_scalar(d, w, "samples", k, w->sample_weight);
+        d->scale[k] = add_scalar(d, w, "scale", k, w->scale);
+        fill_dense(d, w, lane, k, wanted);
+        add_worker(d, w, "wanted", k, true, wanted);
+    }
+}
+
+void dump_sent(struct dump *d, const struct workers *w, const struct lane *lane)
+{
+    const struct call *call = &lane->group.call;
+
+    if (!dump_active(d))
+        return;
+    for (uint32_t i = 0; i < call->workers; i++) {
+        uint32_t k = call->first + i;
+        float *sent = own(d, allocate(w->all.length, sizeof(*sent)));
+        struct packet packet;
+
+        packet_download(&packet, &lane->message, &w->compressed, i);
+        for (uint32_t t = 0; t < packet.tensors; t++) {
+            const float *value = packet.value + packet.begin[t];
+            float *to = sent + w->compressed.at[t];
+
+            for (uint32_t e = 0; e < packet.count[t]; e++)
+                to[packet.index != NULL ? packet.index[packet.begin[t] + e] : e] = value[e];
+        }
+        packet_free(&packet);
+        fill_dense(d, w, lane, k, sent);
+        add_worker(d, w, "sent", k, true, sent);
+    }
+}
+
+void dump_kept(struct dump *d, const struct workers *w, const struct lane *lane)
+{
+    const struct call *call = &lane->group.call;
+    size_t p = w->all.length;
+
+    if (!dump_active(d))
+        return;
+    for (uint32_t slab = 0; slab < memory_slabs(w->memory); slab++)
+        for (uint32_t k = call->first; k < call->first + call->workers; k++)
+            add_worker(d, w, w->memory->slab_names[slab], k, false,
+                       download(d, w, w->memory_slab[slab] + k * p, p));
+}
+
+void dump_delivered(struct dump *d, const struct workers *w, const float *sum)
+{
+    float *mean;
+
+    if (!dump_active(d))
+        return;
+    mean = download(d, w, sum, w->all.length);
+    for (size_t i = 0; i < w->all.length; i++)
+        mean[i] /= (float)w->count;
+    add_arena(d, w, "delivered", true, mean);
+}
+
+void dump_end(struct dump *d, const struct workers *w, const float *momentum)
+{
+    enum { TEXTS = 7 };
+    char text[TEXTS][32];
+    char *path;
+
+    if (!dump_active(d))
+        return;
+    if (momentum != NULL)
+        add_arena(d, w, "optimizer", true, download(d, w, momentum, w->all.length));
+    snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)d->step.number);
+    snprintf(text[1], sizeof(text[1]), "%u", d->epoch);
+    snprintf(text[2], sizeof(text[2]), "%.17g", config_ratio(d->config, d->epoch, d->step.number));
+    snprintf(text[3], sizeof(text[3]), "%.9g", (double)d->step.lr);
+    snprintf(text[4], sizeof(text[4]), "%.9g", (double)d->step.momentum);
+    snprintf(text[5], sizeof(text[5]), "%u", d->step.nesterov);
+    snprintf(text[6], sizeof(text[6]), "%.9g", (double)d->step.weight_decay);
+    struct safetensors_note notes[] = {
+        {"key", d->config->key},   {"regime", d->config->effective},
+        {"step", text[0]},         {"epoch", text[1]},
+        {"ratio", text[2]},        {"lr", text[3]},
+        {"momentum", text[4]},     {"nesterov", text[5]},
+        {"weight_decay", text[6]},
+    };
+    path = dump_path(d->config, d->step.number);
+    if (!d->failed &&
+        !safetensors_write(path, d->tensor, d->tensors, notes, ARRAY_LENGTH(notes), &d->fault))
+        d->failed = true;
+    free(path);
+    forget_step(d);
+}
+
+bool dump_holds(const struct dump *d, struct error *err)
+{
+    return d == NULL || !d->failed || fail(err, "%s", d->fault.text);
+}
