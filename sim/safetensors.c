@@ -226,6 +226,7 @@ static bool read_entries(struct safetensors *s, uint64_t size, uint64_t begin, s
 {
     size_t room = 0;
 
+    CHECK(s->header != NULL);
     for (const struct tree *node = s->header->child; node != NULL; node = node->next)
         room++;
     s->entry = allocate(room, sizeof(*s->entry));
