@@ -1,41 +1,9 @@
 #!/bin/bash
 # cli.sh PROGRAM -- what gradpress says, where it says it and how it ends: help, misuse, faults,
 # runs on a tiny text, and what becomes of them when they are stopped, killed or many.
-set -u
-export LC_ALL=C OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
-program=$(realpath "$1")
-GRADPRESS_REGIMES=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../regimes")
-export GRADPRESS_REGIMES
-unset GRADPRESS_DB GRADPRESS_DATA
-work=$(mktemp -d) || exit 1
-trap 'kill -9 $(jobs -p) 2>/dev/null; wait; rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-cd "$work" || exit 1
+# shellcheck source=tests/facts.sh
+. "$(dirname "${BASH_SOURCE[0]}")/facts.sh" "$1"
 
-facts=0 wrong=0
-fact() { # fact SENTENCE COMMAND...
-    local sentence=$1
-    shift
-    facts=$((facts + 1))
-    "$@" && return
-    wrong=$((wrong + 1))
-    printf 'cli.sh: not so: %s\n' "$sentence"
-    printf '  command: gradpress %s\n  exit code: %s\n' "${command:-}" "${code:-}"
-    sed 's/^/  stdout: /' out
-    sed 's/^/  stderr: /' err
-}
-
-command='' code=''
-gradpress() {
-    command=$*
-    timeout -k 5 50 "$program" "$@" >out 2>err </dev/null
-    code=$?
-}
-
-ends_with() { [ "$code" -eq "$1" ]; }
-out_has() { grep -qE -- "$1" out; }
-err_has() { grep -qE -- "$1" err; }
-is_empty() { [ ! -s "$1" ]; }
 lines() { [ "$(wc -l <"$1")" -eq "$2" ]; }
 
 # Exit code, and what the one stream says; the other one is silent.
@@ -53,22 +21,10 @@ says() { # says CODE PATTERN ARGUMENT...
     fi
 }
 
-sql() { sqlite3 -readonly -cmd '.timeout 10000' "$@"; }
 is() { # is VALUE DATABASE QUERY
     [ "$(sql "$2" "$3" 2>&1)" = "$1" ] || { echo "  $3: $(sql "$2" "$3" 2>&1), not $1" && false; }
 }
 
-# A text of 20 words, each of which has two that follow it.
-awk 'BEGIN {
-    for (part = 0; part < 3; part++)
-        for (line = 0; line < (part ? 20 : 120); line++) {
-            for (word = 0; word < 8; word++) {
-                printf "w%d ", at >(part == 0 ? "train.txt" : part == 1 ? "valid.txt" : "test.txt")
-                at = (at * 3 + 1 + (number = (number * 1103515245 + 12345) % 2147483648) % 2) % 20
-            }
-            print "" >(part == 0 ? "train.txt" : part == 1 ? "valid.txt" : "test.txt")
-        }
-}'
 cat >tiny.json <<END
 {"about": "tiny", "model": {"name": "lstm", "hidden": 8, "layers": 1, "dropout": 0},
  "data": {"name": "text", "path": "$work", "bptt": 5}, "evaluate": {"batch": 4, "bptt": 5},

@@ -1,42 +1,10 @@
 #!/bin/bash
 # show.sh PROGRAM -- what `gradpress show` and `gradpress runs` say of a regime and of a database, and
 # that it is so: a run has the steps and sends the bytes that were told before it.
-set -u
-export LC_ALL=C OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
-program=$(realpath "$1")
-GRADPRESS_REGIMES=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../regimes")
-export GRADPRESS_REGIMES
-unset GRADPRESS_DB GRADPRESS_DATA
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
-cd "$work" || exit 1
+# shellcheck source=tests/facts.sh
+. "$(dirname "${BASH_SOURCE[0]}")/facts.sh" "$1"
+
 export HOME=$work XDG_CACHE_HOME=$work
-
-facts=0 wrong=0
-fact() { # fact SENTENCE COMMAND...
-    local sentence=$1
-    shift
-    facts=$((facts + 1))
-    "$@" && return
-    wrong=$((wrong + 1))
-    printf 'show.sh: not so: %s\n' "$sentence"
-    printf '  command: gradpress %s\n  exit code: %s\n' "${command:-}" "${code:-}"
-    sed 's/^/  stdout: /' out
-    sed 's/^/  stderr: /' err
-}
-
-command='' code=''
-gradpress() {
-    command=$*
-    timeout -k 5 50 "$program" "$@" >out 2>err </dev/null
-    code=$?
-}
-
-ends_with() { [ "$code" -eq "$1" ]; }
-out_has() { grep -qE -- "$1" out; }
-err_has() { grep -qE -- "$1" err; }
-is_empty() { [ ! -s "$1" ]; }
 
 # Exit code, what stdout says (- for nothing), what stderr says.
 says() { # says CODE STDOUT STDERR ARGUMENT...
@@ -53,19 +21,7 @@ json() { sqlite3 :memory: "select json_extract(readfile('out'), '$1')"; }
 is() { # is VALUE PATH
     [ "$(json "$2")" = "$1" ] || { echo "  $2: $(json "$2"), not $1" && false; }
 }
-sql() { sqlite3 -readonly -cmd '.timeout 10000' "$@"; }
 
-# A text of 20 words, each of which has two that follow it.
-awk 'BEGIN {
-    for (part = 0; part < 3; part++)
-        for (line = 0; line < (part ? 20 : 120); line++) {
-            for (word = 0; word < 8; word++) {
-                printf "w%d ", at >(part == 0 ? "train.txt" : part == 1 ? "valid.txt" : "test.txt")
-                at = (at * 3 + 1 + (number = (number * 1103515245 + 12345) % 2147483648) % 2) % 20
-            }
-            print "" >(part == 0 ? "train.txt" : part == 1 ? "valid.txt" : "test.txt")
-        }
-}'
 cat >tiny.json <<EOF
 {"about": "tiny", "model": {"name": "lstm", "hidden": 8, "layers": 1, "dropout": 0},
  "data": {"name": "text", "path": "$work", "bptt": 5}, "evaluate": {"batch": 4, "bptt": 5},
