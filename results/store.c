@@ -652,6 +652,22 @@ static bool check_data(const struct run_row *row, const struct found *found, str
                 row->name);
 }
 
+/* A finished run that belongs to no experiment joins the one that asks for it. */
+static bool join_experiment(struct store *store, const struct run_row *row, int64_t run,
+                            struct error *err)
+{
+    sqlite3_stmt *statement = prepare(store,
+                                      "update runs set experiment = :experiment"
+                                      " where id = :run and coalesce(experiment, '') = ''",
+                                      err);
+
+    if (statement == NULL)
+        return false;
+    bind_text(statement, ":experiment", row->experiment);
+    bind_integer(statement, ":run", run);
+    return execute(store, statement, err);
+}
+
 static bool claim(struct store *store, void *arg, struct error *err)
 {
     struct claim_call *call = arg;
@@ -666,7 +682,8 @@ static bool claim(struct store *store, void *arg, struct error *err)
     }
     if (found.finished && !call->again) {
         call->claim = STORE_DONE;
-        return check_data(call->row, &found, err);
+        return check_data(call->row, &found, err) &&
+               join_experiment(store, call->row, found.id, err);
     }
     call->claim = STORE_NEW;
     return (found.id == 0 || remove_run(store, found.id, err)) &&

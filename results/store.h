@@ -58,7 +58,7 @@ struct test_row {
 /* What there was under a key. */
 enum store_claim {
     STORE_NEW,       /* nothing, or a run that did not end: its rows are gone, begin */
-    STORE_DONE,      /* a finished run */
+    STORE_DONE,      /* a finished run; without an experiment it joins the row's */
     STORE_ELSEWHERE, /* a process that lives is at it */
 };
 

@@ -499,6 +499,28 @@ static void a_finished_run_over_other_data_is_not_this_one(void **state)
     free(path);
 }
 
+static void a_finished_run_joins_the_first_experiment_that_asks(void **state)
+{
+    char *path = path_of(__func__);
+    struct store *store = open_store(path);
+    struct run_row row = a_run("a", "a");
+    enum store_claim claim;
+    struct error err;
+    int64_t run;
+
+    row.experiment = "";
+    assert_true(store_claim(store, &row, false, &claim, &run, &err));
+    finish(store, run, "done");
+    row.experiment = "first";
+    assert_true(store_claim(store, &row, false, &claim, &run, &err));
+    row.experiment = "second";
+    assert_true(store_claim(store, &row, false, &claim, &run, &err));
+    assert_int_equal(claim, STORE_DONE);
+    assert_answer(path, "select experiment from runs", "first");
+    store_close(store);
+    free(path);
+}
+
 static void what_did_not_end_well_is_begun_anew(void **state)
 {
     char *path = path_of(__func__);
@@ -1082,6 +1104,7 @@ int main(void)
         cmocka_unit_test(a_pid_that_is_used_again_is_dead),
         cmocka_unit_test(another_host_lives_by_its_heartbeat),
         cmocka_unit_test(a_finished_run_over_other_data_is_not_this_one),
+        cmocka_unit_test(a_finished_run_joins_the_first_experiment_that_asks),
         cmocka_unit_test(what_did_not_end_well_is_begun_anew),
         cmocka_unit_test(a_finished_run_is_begun_anew_only_if_asked_again),
         cmocka_unit_test(a_name_of_another_key_is_refused_with_the_settings_that_differ),
