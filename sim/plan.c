@@ -88,15 +88,10 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
     return refuse(plan, c, fixed_total(plan), err);
 }
 
-static bool sends_indices(const struct compressor *c)
-{
-    return c->part[0].kind == INDICES || c->part[1].kind == INDICES;
-}
-
 size_t plan_message_bytes(const struct config *c, const struct parameters *parameters, double ratio)
 {
-    bool sparse = sends_indices(compressor_find(c->compressor.name));
-    size_t entry = c->encoding == ENCODING_RUNS16 ? 6 : 8;
+    bool sparse = message_has_indices(compressor_find(c->compressor.name));
+    size_t entry = message_entry_bytes(c->encoding);
     size_t bytes = 0;
 
     for (uint32_t i = 0; i < parameters->count; i++) {

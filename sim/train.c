@@ -273,7 +273,7 @@ void train_prepare(struct train *t)
     stream_create(&t->data, &t->dev, t->text.part[TEXT_TRAIN].token, t->text.part[TEXT_TRAIN].count,
                   workers_columns(c));
     evaluation_create(t, &network);
-    t->loss_rows = (size_t)c->workers * c->batch * c->data.bptt;
+    t->loss_rows = workers_rows(c);
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
     t->lr_factor = 1;
     t->wire_holds = true;

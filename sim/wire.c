@@ -63,7 +63,12 @@ TILE_KERNEL(wire_fillers)
 #include <stdlib.h>
 #include <string.h>
 
-static bool has_indices(const struct compressor *c)
+unsigned message_entry_bytes(enum encoding encoding)
+{
+    return encoding == ENCODING_RUNS16 ? 6 : 8;
+}
+
+bool message_has_indices(const struct compressor *c)
 {
     return c->part[0].kind == INDICES || c->part[1].kind == INDICES;
 }
@@ -97,7 +102,7 @@ void message_create(struct message *m, const struct compressor *c, const struct 
     free(room);
     m->stride = m->rooms.length;
     entries = workers * m->rooms.length * 4;
-    if (has_indices(c)) {
+    if (message_has_indices(c)) {
         m->index = device_alloc(call->dev, entries);
         m->value = m->own_value = device_alloc(call->dev, entries);
         m->count = device_alloc(call->dev, (size_t)workers * call->layout->count * 4);
@@ -120,7 +125,7 @@ void message_weigh(const struct message *m, const struct layout *layout, enum en
 {
     LAUNCH_ROWS(layout->dev, wire_weigh, m->senders, layout->count, .count = m->count,
                 .n = layout->n_dev, .tensors = layout->count,
-                .entry = encoding == ENCODING_RUNS16 ? 6 : 8, .entries = &total->entries,
+                .entry = message_entry_bytes(encoding), .entries = &total->entries,
                 .bytes = &total->bytes, .each = each);
     if (encoding == ENCODING_RUNS16 && m->index != NULL)
         LAUNCH_TILES(layout->dev, wire_fillers, &m->rooms.tiles, m->senders, .index = m->index,

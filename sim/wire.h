@@ -33,6 +33,12 @@ struct message {
     uint32_t *count;    /* [senders][tensors] entries used */
 };
 
+/* Whether a method's messages are sparse: an index beside every value. */
+bool message_has_indices(const struct compressor *c);
+
+/* Of a sparse message's entry, index and value together; fillers of runs16 come on top. */
+unsigned message_entry_bytes(enum encoding encoding);
+
 /* Room for the messages of up to `workers` senders. */
 void message_create(struct message *m, const struct compressor *c, const struct call *call,
                     uint32_t workers);

@@ -34,6 +34,11 @@ KERNEL(workers_scale)
 /* Bytes for a tile's results: counts, their scans and a peak; sums of squares, level by level. */
 #define SCRATCH_OF_A_TILE (5 * sizeof(uint32_t) + 2 * sizeof(double))
 
+size_t workers_rows(const struct config *c)
+{
+    return (size_t)c->workers * c->batch * c->data.bptt;
+}
+
 uint32_t workers_columns(const struct config *c)
 {
     return c->data.sharding == SHARD_SEGMENTS ? c->batch : c->batch * c->workers;
@@ -114,7 +119,7 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
                     const struct network *network, struct parameters *parameters, uint32_t group,
                     uint32_t lanes)
 {
-    size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
+    size_t rows = workers_rows(c);
     size_t p;
 
     *w = (struct workers){.dev = dev,
@@ -153,7 +158,7 @@ void workers_destroy(struct workers *w)
 
     if (w->dev == NULL)
         return;
-    rows = (size_t)w->count * w->config->batch * w->config->data.bptt;
+    rows = workers_rows(w->config);
     device_free(w->dev, w->state, w->state_samples * w->lane[0].graph.state * sizeof(float));
     for (uint32_t i = 0; i < w->lanes; i++) {
         message_destroy(&w->lane[i].message, w->dev, w->group);
@@ -180,7 +185,7 @@ void workers_destroy(struct workers *w)
 size_t workers_bytes(const struct config *c, const struct parameters *parameters)
 {
     uint32_t slabs = memory_slabs(memory_find(c->memory.name));
-    size_t rows = (size_t)c->workers * c->batch * c->data.bptt;
+    size_t rows = workers_rows(c);
 
     return (size_t)slabs * c->workers * parameters->length * sizeof(float) + rows * sizeof(double);
 }

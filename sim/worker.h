@@ -76,6 +76,9 @@ struct step_block {
 /* Columns of text in a step of all workers. */
 uint32_t workers_columns(const struct config *c);
 
+/* Losses in a step of all workers: one for each worker, column and time. */
+size_t workers_rows(const struct config *c);
+
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
                     const struct network *network, struct parameters *parameters, uint32_t group,
                     uint32_t lanes);
