@@ -7,6 +7,8 @@
  */
 #include "data/text.h"
 
+#include "sim/rng.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -452,11 +454,26 @@ bool text_load(struct text *text, const char *folder, uint32_t min_count, struct
     return true;
 }
 
+void text_random(struct text *text, uint32_t words, const size_t count[TEXT_PARTS])
+{
+    *text = (struct text){.words = words};
+    for (uint32_t part = 0; part < TEXT_PARTS; part++) {
+        uint32_t *token = allocate(count[part], sizeof(*token));
+
+        for (size_t i = 0; i < count[part]; i++) {
+            uint32_t word = rng_block(0, RNG_TEXT, (uint32_t)i, part, 0, 0).word[0];
+
+            token[i] = (uint32_t)((uint64_t)word * words >> 32);
+        }
+        text->part[part] = (struct text_tokens){count[part], token};
+    }
+}
+
 void text_free(struct text *text)
 {
     if (text == NULL)
         return;
-    for (uint32_t i = 0; i < text->words; i++)
+    for (uint32_t i = 0; i < text->words && text->word != NULL; i++)
         free(text->word[i]);
     free(text->word);
     for (int part = 0; part < TEXT_PARTS; part++)

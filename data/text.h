@@ -15,7 +15,7 @@ enum text_part { TEXT_TRAIN, TEXT_VALID, TEXT_TEST, TEXT_PARTS };
 
 struct text {
     uint32_t words; /* in the vocabulary */
-    char **word;    /* [words] */
+    char **word;    /* [words]; NULL in a random text */
     struct text_tokens {
         size_t count;
         uint32_t *token;
@@ -25,6 +25,9 @@ struct text {
 
 /* A fault names the file and, where there is one, the line. */
 bool text_load(struct text *text, const char *folder, uint32_t min_count, struct error *err);
+
+/* A text that nobody wrote, to measure with: every word of it is drawn alike of so many. */
+void text_random(struct text *text, uint32_t words, const size_t count[TEXT_PARTS]);
 void text_free(struct text *text);
 
 #endif

@@ -216,6 +216,8 @@ void device_run_tiles(struct device *dev, struct tile_kernel *k, const struct ti
 void device_gemm(struct device *dev, const struct gemm *g)
 {
     CHECK(g->beta == 0 || g->beta == 1);
+    if (dev->watch != NULL)
+        dev->watch->flop[dev->watch->stage] += 2.0 * (double)(g->m * g->n * g->k * g->batch);
     if (g->m > 0 && g->n > 0 && g->k > 0 && g->batch > 0)
         dev->ops->gemm(dev, g);
 }
@@ -247,6 +249,20 @@ void device_sort(struct device *dev, const struct sort *s)
 {
     if (s->rows > 0 && s->n > 0)
         dev->ops->sort(dev, s);
+}
+
+void device_stage(struct device *dev, enum stage stage)
+{
+    struct stopwatch *watch = dev->watch;
+    double now;
+
+    if (watch == NULL)
+        return;
+    dev->ops->wait(dev);
+    now = seconds_now();
+    watch->seconds[watch->stage] += now - watch->since;
+    watch->stage = stage;
+    watch->since = now;
 }
 
 uint32_t device_streams(const struct device *dev)

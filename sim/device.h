@@ -119,15 +119,36 @@ struct device_ops {
     bool (*peeked)(struct device *dev, void *to, size_t bytes);
 };
 
+/* What a step is made of, for whoever measures where its time goes. */
+enum stage {
+    STAGE_OTHER,
+    STAGE_FORWARD,
+    STAGE_BACKWARD,
+    STAGE_COMPENSATE, /* clipping too */
+    STAGE_ENCODE,
+    STAGE_EXCHANGE,
+    STAGE_UPDATE,
+    STAGE_APPLY,
+    STAGES
+};
+
+struct stopwatch {
+    double seconds[STAGES];
+    double flop[STAGES]; /* of products of matrices */
+    enum stage stage;    /* what runs now, ... */
+    double since;        /* ... from when on */
+};
+
 #define DEVICE_STREAMS   8
 #define DEVICE_SCRATCHES 64
 
 struct device {
     const struct device_ops *ops;
-    void *state;      /* of the ops */
-    void *module;     /* of dlopen(), where kernels are looked up; NULL on the CPU */
-    unsigned threads; /* of the CPU */
-    uint32_t current; /* stream */
+    void *state;             /* of the ops */
+    void *module;            /* of dlopen(), where kernels are looked up; NULL on the CPU */
+    unsigned threads;        /* of the CPU */
+    uint32_t current;        /* stream */
+    struct stopwatch *watch; /* NULL: nobody measures */
 
     size_t allocations; /* ever made: the step loop makes none, and a test looks */
     size_t bytes;       /* allocated now */
@@ -193,6 +214,10 @@ void device_select(struct device *dev, const struct selection *s);
 /* out[i] := in[0] + ... + in[i - 1]; out may be in. */
 void device_scan(struct device *dev, const uint32_t *in, size_t n, uint32_t *out);
 void device_sort(struct device *dev, const struct sort *s);
+
+/* What follows is of this stage.  With a watch it waits for the device, so that the watch is right:
+ * such a step is no measure of the speed of others. */
+void device_stage(struct device *dev, enum stage stage);
 
 uint32_t device_streams(const struct device *dev); /* the most there can be */
 void device_stream(struct device *dev, uint32_t s);

@@ -154,8 +154,10 @@ uint32_t rows_of(const struct node *x, const struct pass *p)
 /* The tail's nodes for one chunk: forward, and backward as far as the tail goes. */
 static void run_chunk(struct graph *g, const struct pass *p)
 {
+    device_stage(g->dev, STAGE_FORWARD);
     for (uint32_t i = g->tail; i < g->nodes; i++)
         g->node[i]->op->forward(g, g->node[i], p);
+    device_stage(g->dev, STAGE_BACKWARD);
     for (uint32_t i = g->nodes; p->slab != NULL && i-- > g->tail;)
         g->node[i]->op->backward(g, g->node[i], p);
 }
@@ -190,6 +192,7 @@ void graph_run(struct graph *g, const struct pass *p)
 {
     CHECK(p->shape.workers <= g->most.workers && p->shape.samples <= g->most.samples &&
           p->shape.steps <= g->most.steps && (g->training || p->slab == NULL));
+    device_stage(g->dev, STAGE_FORWARD);
     for (uint32_t i = 0; i < g->tail; i++)
         g->node[i]->op->forward(g, g->node[i], p);
     run_tail(g, p);

@@ -11,6 +11,7 @@
 #include "data/dataset.h"
 #include "models/model.h"
 #include "results/query.h"
+#include "sim/bench.h"
 #include "sim/config.h"
 #include "sim/device.h"
 #include "sim/run.h"
@@ -147,6 +148,69 @@ static bool take_value(const char *name, int argc, char **argv, int *i, const ch
         return false;
     *value = *i + 1 < argc ? argv[++*i] : NULL;
     return true;
+}
+
+/* Takes a flag with a whole number out of the arguments; the others are those of train.  *wrong is a
+ * new string where it isn't one. */
+static void take_count(const char *name, uint32_t most, int *argc, char **argv, uint32_t *count,
+                       char **wrong)
+{
+    int left = 0;
+
+    for (int i = 0; i < *argc; i++) {
+        const char *value;
+        char *end = NULL;
+        unsigned long number = 0;
+
+        if (!take_value(name, *argc, argv, &i, &value)) {
+            argv[left++] = argv[i];
+            continue;
+        }
+        if (value != NULL && *value >= '0' && *value <= '9')
+            number = strtoul(value, &end, 10);
+        if (*wrong == NULL && (end == NULL || *end != '\0' || number < 1 || number > most))
+            *wrong = format_text("%s: '%s' is not a whole number from 1 to %u", name,
+                                 value != NULL ? value : "", most);
+        *count = (uint32_t)number;
+    }
+    *argc = left;
+}
+
+static int measure(int argc, char **argv)
+{
+    struct bench_options options = {.steps = 10, .vocabulary = 10000};
+    struct config *c = allocate(1, sizeof(*c));
+    char *wrong_count = NULL;
+    struct error err;
+    bool wrong = false;
+    int code = DONE;
+
+    take_count("--steps", 100000, &argc, argv, &options.steps, &wrong_count);
+    take_count("--vocabulary", 10000000, &argc, argv, &options.vocabulary, &wrong_count);
+    if (wrong_count != NULL)
+        code = misuse("bench", wrong_count);
+    else if (!config_parse(c, argc, argv, &wrong, &err))
+        code = wrong ? misuse("bench", err.text) : fault(&err);
+    else if (!bench(c, options, stdout, &err))
+        code = fault(&err);
+    free(wrong_count);
+    config_free(c);
+    free(c);
+    return code;
+}
+
+static void bench_help(FILE *out)
+{
+    fputs("Steps of the regime on a text of random words, so that no data are needed: seconds of "
+          "each\n"
+          "stage of a step, beside what the machine can do.  Nothing is written.  The flags of "
+          "train,\n"
+          "and\n"
+          "  --steps N                   steps that are timed (10)\n"
+          "  --vocabulary N              words of the text (10000)\n"
+          "  --json                      an object; seconds_per_step has every step\n\n",
+          out);
+    config_help(out);
 }
 
 static int unknown_argument(const char *word)
@@ -305,6 +369,8 @@ static const struct command commands[] = {
      config_help},
     {"show", "REGIME [flags]", "every key, its value and who said it; steps, bytes and memory",
      show_effective, show_help},
+    {"bench", "REGIME [flags]", "where the time of a step goes, beside what the machine can do",
+     measure, bench_help},
     {"runs", "[flags]", "the runs in a database, the newest last", show_runs, runs_help},
     {"list", "TABLE", "models, compressors, memories, datasets or regimes", list, list_help},
     {"devices", "", "what --device can be here", show_devices, NULL},

@@ -11,7 +11,7 @@
 #include "sim/kernel.h"
 
 /* What a number is drawn for: streams of one seed that never meet. */
-enum rng_use { RNG_INITIAL_WEIGHTS = 1, RNG_DROPOUT, RNG_COMPRESSOR, RNG_SHUFFLE, RNG_TEST };
+enum rng_use { RNG_INITIAL_WEIGHTS = 1, RNG_DROPOUT, RNG_COMPRESSOR, RNG_SHUFFLE, RNG_TEST, RNG_TEXT };
 
 struct rng_block {
     uint32_t word[4];

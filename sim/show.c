@@ -158,16 +158,6 @@ static void print_all(FILE *out, const struct shown *s, bool parts)
 
 /* As JSON. */
 
-static void put_number(struct tree *object, const char *path, double value)
-{
-    tree_put_path(object, path, tree_number(value, NULL));
-}
-
-static void put_text(struct tree *object, const char *path, const char *value)
-{
-    tree_put_path(object, path, tree_text(value, NULL));
-}
-
 static struct tree *settings_tree(const struct config *c)
 {
     struct tree *settings = tree_new(TREE_OBJECT, NULL);
@@ -177,9 +167,9 @@ static struct tree *settings_tree(const struct config *c)
         struct tree *one = tree_new(TREE_OBJECT, NULL);
 
         tree_put(one, "value", tree_copy(told->value));
-        put_text(one, "from", source_names[told->source]);
+        tree_put_text(one, "from", source_names[told->source]);
         if (told->source != SOURCE_DEFAULT)
-            put_text(one, "place", told->place);
+            tree_put_text(one, "place", told->place);
         tree_put(settings, told->key, one);
     }
     return settings;
@@ -187,42 +177,42 @@ static struct tree *settings_tree(const struct config *c)
 
 static void put_plan(struct tree *object, const struct plan *plan, bool parts)
 {
-    put_number(object, "group", plan->group);
-    put_number(object, "streams", plan->streams);
-    put_number(object, "memory.bytes", (double)plan->bytes);
-    put_number(object, "memory.free", (double)plan->available);
+    tree_put_number(object, "group", plan->group);
+    tree_put_number(object, "streams", plan->streams);
+    tree_put_number(object, "memory.bytes", (double)plan->bytes);
+    tree_put_number(object, "memory.free", (double)plan->available);
     if (!parts)
         return;
-    put_number(object, "memory.parameters", (double)plan->part.parameters);
-    put_number(object, "memory.workers", (double)plan->part.workers);
-    put_number(object, "memory.evaluation", (double)plan->part.evaluation);
-    put_number(object, "memory.data", (double)plan->part.data);
-    put_number(object, "memory.lane.slab", (double)plan->part.lane.slab);
-    put_number(object, "memory.lane.activations", (double)plan->part.lane.activations);
-    put_number(object, "memory.lane.messages", (double)plan->part.lane.messages);
-    put_number(object, "memory.lane.scratch", (double)plan->part.lane.scratch);
+    tree_put_number(object, "memory.parameters", (double)plan->part.parameters);
+    tree_put_number(object, "memory.workers", (double)plan->part.workers);
+    tree_put_number(object, "memory.evaluation", (double)plan->part.evaluation);
+    tree_put_number(object, "memory.data", (double)plan->part.data);
+    tree_put_number(object, "memory.lane.slab", (double)plan->part.lane.slab);
+    tree_put_number(object, "memory.lane.activations", (double)plan->part.lane.activations);
+    tree_put_number(object, "memory.lane.messages", (double)plan->part.lane.messages);
+    tree_put_number(object, "memory.lane.scratch", (double)plan->part.lane.scratch);
 }
 
 static void put_data(struct tree *object, const struct train *t, uint32_t epochs)
 {
-    put_number(object, "data.words", t->text.words);
-    put_number(object, "data.train_tokens", (double)t->text.part[TEXT_TRAIN].count);
-    put_number(object, "data.valid_tokens", (double)t->text.part[TEXT_VALID].count);
-    put_number(object, "data.test_tokens", (double)t->text.part[TEXT_TEST].count);
-    put_text(object, "data.sha256", t->text.sha256);
+    tree_put_number(object, "data.words", t->text.words);
+    tree_put_number(object, "data.train_tokens", (double)t->text.part[TEXT_TRAIN].count);
+    tree_put_number(object, "data.valid_tokens", (double)t->text.part[TEXT_VALID].count);
+    tree_put_number(object, "data.test_tokens", (double)t->text.part[TEXT_TEST].count);
+    tree_put_text(object, "data.sha256", t->text.sha256);
     if (t->steps == 0)
         return;
-    put_number(object, "steps.epoch", (double)t->steps);
-    put_number(object, "steps.run", (double)(t->steps * epochs));
+    tree_put_number(object, "steps.epoch", (double)t->steps);
+    tree_put_number(object, "steps.run", (double)(t->steps * epochs));
 }
 
 static void put_model(struct tree *object, const struct shown *s)
 {
-    put_number(object, "parameters.count", (double)s->elements);
-    put_number(object, "parameters.tensors", s->train->parameters.count);
-    put_number(object, "parameters.bytes", 4 * (double)s->elements);
-    put_number(object, "message.ratio", s->ratio);
-    put_number(object, "message.bytes", (double)s->message_bytes);
+    tree_put_number(object, "parameters.count", (double)s->elements);
+    tree_put_number(object, "parameters.tensors", s->train->parameters.count);
+    tree_put_number(object, "parameters.bytes", 4 * (double)s->elements);
+    tree_put_number(object, "message.ratio", s->ratio);
+    tree_put_number(object, "message.bytes", (double)s->message_bytes);
     tree_put_path(object, "message.exact", tree_yes_no(!may_have_fillers(s), NULL));
 }
 
@@ -233,20 +223,20 @@ static void print_json(FILE *out, const struct shown *s, bool parts)
     struct tree *object = tree_new(TREE_OBJECT, NULL);
     char *text;
 
-    put_text(object, "regime", c->regime);
-    put_text(object, "name", c->name);
-    put_text(object, "key", c->key);
-    put_text(object, "experiment_key", c->experiment_key);
-    put_text(object, "method", c->method);
+    tree_put_text(object, "regime", c->regime);
+    tree_put_text(object, "name", c->name);
+    tree_put_text(object, "key", c->key);
+    tree_put_text(object, "experiment_key", c->experiment_key);
+    tree_put_text(object, "method", c->method);
     tree_put(object, "settings", settings_tree(c));
-    put_number(object, "batch.worker", c->batch);
-    put_number(object, "batch.total", c->total_batch);
+    tree_put_number(object, "batch.worker", c->batch);
+    tree_put_number(object, "batch.total", c->total_batch);
     if (t->text.words > 0)
         put_data(object, t, c->epochs);
     if (s->elements > 0)
         put_model(object, s);
     if (s->device[0] != '\0')
-        put_text(object, "device", s->device);
+        tree_put_text(object, "device", s->device);
     if (t->plan.bytes > 0)
         put_plan(object, &t->plan, parts);
     text = tree_print(object);

@@ -94,17 +94,21 @@ static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t 
 
     device_stream(w->dev, at);
     workers_gradients(w, lane, &t->data, first, shape);
+    device_stage(w->dev, STAGE_COMPENSATE);
     workers_clip(w, lane);
     workers_compensate(w, lane);
     dump_wanted(t->dump, w, lane);
+    device_stage(w->dev, STAGE_ENCODE);
     workers_encode(w, lane);
     dump_sent(t->dump, w, lane);
     if (t->config->verify_wire && t->wire_holds)
         t->wire_holds = workers_verify(w, lane, &t->wire_fault);
     if (first > 0)
         device_await(w->dev, (at + w->lanes - 1) % w->lanes);
+    device_stage(w->dev, STAGE_EXCHANGE);
     exchange_receive(w, lane, t->optimizer.sum);
     device_signal(w->dev, at);
+    device_stage(w->dev, STAGE_UPDATE);
     workers_update(w, lane);
     dump_kept(t->dump, w, lane);
 }
@@ -118,10 +122,11 @@ static uint32_t shape_of(const struct train *t, uint64_t step)
 static void run_step(struct train *t, uint64_t step)
 {
     struct workers *w = &t->workers;
-    bool watched = t->config->verify_wire || dump_active(t->dump); /* so not to be replayed */
+    bool eager = t->config->verify_wire || dump_active(t->dump) || w->dev->watch != NULL;
 
-    if (!watched && device_step_begin(w->dev, shape_of(t, step)))
+    if (!eager && device_step_begin(w->dev, shape_of(t, step)))
         return;
+    device_stage(w->dev, STAGE_FORWARD);
     graph_transpose(w->dev, w->parameters, w->params, w->transposed);
     for (uint32_t first = 0; first < w->count; first += w->group) {
         uint32_t left = w->count - first;
@@ -131,9 +136,11 @@ static void run_step(struct train *t, uint64_t step)
     device_stream(w->dev, 0);
     device_await(w->dev, (w->count - 1) / w->group % w->lanes);
     dump_delivered(t->dump, w, t->optimizer.sum);
+    device_stage(w->dev, STAGE_APPLY);
     optimizer_apply(&t->optimizer, w);
     dump_end(t->dump, w, t->optimizer.momentum);
-    if (!watched)
+    device_stage(w->dev, STAGE_OTHER);
+    if (!eager)
         device_step_end(w->dev);
 }
 

@@ -235,6 +235,16 @@ struct tree *tree_get(const struct tree *t, const char *name)
     return NULL;
 }
 
+void tree_put_number(struct tree *object, const char *path, double value)
+{
+    tree_put_path(object, path, tree_number(value, NULL));
+}
+
+void tree_put_text(struct tree *object, const char *path, const char *value)
+{
+    tree_put_path(object, path, tree_text(value, NULL));
+}
+
 void tree_add(struct tree *list, struct tree *value)
 {
     struct tree **end = &list->child;

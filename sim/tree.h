@@ -45,6 +45,8 @@ void tree_put(struct tree *object, const char *name, struct tree *value);
 
 /* The same for a dotted path; objects on the way are made. */
 void tree_put_path(struct tree *object, const char *path, struct tree *value);
+void tree_put_number(struct tree *object, const char *path, double value);
+void tree_put_text(struct tree *object, const char *path, const char *value);
 
 void tree_add(struct tree *list, struct tree *value);
 void tree_remove(struct tree *t, const char *name);

@@ -120,6 +120,27 @@ says 1 'schedule.0.lr: 2 there, 1 here' train tiny.json --db a.db --lr 1 --name 
 GRADPRESS_DB=b.db gradpress train tiny.json --quiet
 fact "\$GRADPRESS_DB is used" is 1 b.db "select count(*) from runs"
 
+# Bench: no data, no database; the products are counted. Of 2 x 4 columns and 5 steps, a model of 8
+# units and 100 words: the layer's input with its spare row, its history, the logits.
+bench=(bench tiny.json --steps 3 --vocabulary 100 --set "data.path=$work/absent" --db absent/x.db)
+measured() { is "$1" :memory: "select $2 from (select readfile('out') as j)"; }
+gradpress "${bench[@]}" --compressor topk:ratio=0.05 --json
+fact "bench ends with 0" ends_with 0
+fact "nothing on stderr" is_empty err
+fact "it times so many steps" measured 3 "json_array_length(j, '\$.seconds_per_step')"
+fact "its forward products are counted" measured $((2 * (48 * 32 * 8 + 40 * 32 * 8 + 40 * 100 * 8))) \
+    "cast(j ->> '\$.stages.forward.flop' as integer)"
+fact "every stage takes time, and all of them about a step" measured 1 \
+    "(select min(value ->> 'seconds') > 0 and sum(value ->> 'seconds') <
+      10 * (j ->> '\$.seconds_per_step_median') from json_each(j, '\$.stages'))"
+fact "the machine is measured" measured 1 "j ->> '\$.machine.flop_per_second' > 1e8 and
+    j ->> '\$.machine.copy_bytes_per_second' > 1e8 and j ->> '\$.pass.seconds' > 0"
+gradpress "${bench[@]}"
+fact "as a table too" out_has '^compensate .* passes$'
+says 2 "--steps: 'abc' is not a whole number from 1" bench tiny.json --steps abc
+says 2 "--vocabulary: '0' is not" bench tiny.json --vocabulary 0
+says 2 "--steps: '' is not" bench tiny.json --steps
+
 # A loss that is not finite is a result.
 gradpress train tiny.json --db a.db --lr 1e6 --clip none --weight-decay 1 --epochs 3 --json --quiet
 fact "diverged ends with 0" ends_with 0

@@ -20,7 +20,7 @@ levels=(
     'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.*'
     'sim/train.*'
     'results/*.*'
-    'sim/run.* sim/show.*'
+    'sim/run.* sim/show.* sim/bench.*'
     'sim/main.c'
     'tests/*.*'
 )
@@ -38,7 +38,7 @@ doors=(
 # Results and data know little of the others.
 modest=(
     'results/*     sim/base.h results/*'
-    'data/text.*   sim/base.h data/*'
+    'data/text.*   sim/base.h sim/rng.h data/*'
     'data/dataset.*  sim/base.h data/*'
     'data/stream.* sim/base.h sim/kernel.h sim/step.h sim/device.h data/*'
 )
