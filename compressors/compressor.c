@@ -11,10 +11,44 @@ const struct compressor *const compressors[] = {
     &dgc_compressor, &gradient_dropping_compressor, &none_compressor, &topk_compressor, NULL,
 };
 
+extern const struct quantiser bf16_quantiser;
+extern const struct quantiser efsignsgd_quantiser;
+extern const struct quantiser fp16_quantiser;
+extern const struct quantiser qsgd_quantiser;
+extern const struct quantiser terngrad_quantiser;
+
+const struct quantiser *const quantisers[] = {
+    &bf16_quantiser, &efsignsgd_quantiser, &fp16_quantiser,
+    &qsgd_quantiser, &terngrad_quantiser,  NULL,
+};
+
+static const struct {
+    const char *name, *spec;
+} aliases[] = {
+    {"efsigntopk", "topk+efsignsgd"},
+    {"terngradtopk", "topk+terngrad"},
+};
+
 const struct compressor *compressor_find(const char *name)
 {
     for (const struct compressor *const *c = compressors; *c != NULL; c++)
         if (strcmp((*c)->name, name) == 0)
             return *c;
+    return NULL;
+}
+
+const struct quantiser *quantiser_find(const char *name)
+{
+    for (const struct quantiser *const *q = quantisers; *q != NULL; q++)
+        if (strcmp((*q)->name, name) == 0)
+            return *q;
+    return NULL;
+}
+
+char *compressor_alias(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(aliases); i++)
+        if (strcmp(aliases[i].name, name) == 0)
+            return format_text("%s", aliases[i].spec);
     return NULL;
 }

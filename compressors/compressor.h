@@ -1,20 +1,23 @@
 /*
  * compressor.h -- what a worker sends in place of its gradient.
  *
- * A method is one round so far: an exchange, the parts of its message, encode and decode.  Every
- * function is called once for all workers of the call and all their tensors; it
- * only launches kernels, and never learns a value that lies on the device.  A method knows no
- * encoding: wire.c counts, packs and serialises the parts in the encoding asked for.
+ * A method is a compressor, which chooses entries (all of them, the largest, ...), and a quantiser,
+ * which makes codes of their values; either may stand alone.  "topk:ratio=0.01+terngrad" is both.
+ * Every function is called once for all workers of the call and all their tensors; it only
+ * launches kernels, and never learns a value that lies on the device.  A method knows no
+ * encoding: wire.c counts, packs and serialises its messages in the encoding asked for.
  *
  * decode() sees the messages and the common state, never what was wanted or a worker's own state.
  * The update is the mean over workers of what decode() adds: nothing here divides by K.
  *
- * To add a method: a file with a struct compressor at its end, its line in the table of
- * compressor.c and in meson.build (kernel_sources if it has kernels of its own); it is then listed, documented by its settings, and tested by the laws (tests/test_compressors.c).
+ * To add a method: a file with a struct compressor or quantiser at its end, its line in the table of
+ * compressor.c and in meson.build (kernel_sources if it has kernels of its own); it is then listed,
+ * documented by its settings, and tested by the laws (tests/test_compressors.c).
  */
 #ifndef COMPRESSORS_COMPRESSOR_H
 #define COMPRESSORS_COMPRESSOR_H
 
+#include "compressors/codes.h"
 #include "sim/base.h"
 #include "sim/kernel.h"
 
@@ -27,7 +30,7 @@ struct step;
  * what comes back is as large as one.  exchange.h counts accordingly. */
 enum exchange { GATHER, SUM };
 
-enum part_kind { NO_PART, INDICES, VALUES };
+#define COMPRESSOR_SLABS 2
 
 /* One call for a group of workers.  A slab is [workers][stride] floats, of which the layout's
  * length is the compressed tensors'. */
@@ -39,7 +42,13 @@ struct call {
     double ratio_most;            /* the largest share of entries that any step keeps */
     const struct step *step;      /* on the device */
     const uint32_t *keep;         /* [tensors] on the device: entries to keep in this step */
-    const float *wanted;          /* [workers][stride] in encode(); NULL elsewhere */
+
+    /* In encode(); NULL in decode(). */
+    const float *wanted;          /* [workers][stride] what they would like to send */
+    const float *grad;            /* [workers][stride] the gradients, which count as ... */
+    const float *scale;           /* [workers] ... so many times themselves, ... */
+    const float *params;          /* [stride] ... with weight decay of these; NULL: without */
+    float *own[COMPRESSOR_SLABS]; /* [workers][stride] the method's state of each worker */
 };
 
 enum target_how { ADD, SUBTRACT, CLEAR };
@@ -59,12 +68,6 @@ KERNEL_FN float target_apply(enum target_how how, float old, float value)
     return how == ADD ? old + value : how == SUBTRACT ? old - value : 0;
 }
 
-struct part_spec {
-    enum part_kind kind;
-    size_t (*room)(const struct call *call, uint32_t tensor); /* the most entries of a tensor */
-    bool whole; /* every entry of the tensor: the part is the wanted slab itself, not a copy */
-};
-
 struct compressor {
     const char *name; /* in regimes */
     const char *about;
@@ -75,19 +78,47 @@ struct compressor {
     bool no_warmup;     /* a regime's warm-up of the ratio is not applied */
     bool contraction;   /* |g - decode(encode(g))| <= |g|, less where g is not 0: tested too */
     enum exchange exchange;
-    struct part_spec part[2];
+    bool counted; /* how many entries there are is for the data to say, and is sent */
+    bool agreed;  /* all workers know the indices, which are not sent */
+    const char *own[COMPRESSOR_SLABS + 1]; /* names of its state of each worker, zero at first */
+
+    /* The message: indices of entries and their values, room() the most of a tensor; or, without
+     * room(), every entry's value. */
+    size_t (*room)(const struct call *call, uint32_t tensor);
 
     void (*encode)(const struct call *call, struct message *out);
     void (*decode)(const struct call *call, const struct message *in, struct target target);
 
-    /* Bytes as the method's paper counts one tensor's message of k entries of n at a ratio below
-     * 1; the worked examples are in tests/test_wire.c. */
-    double (*paper_bytes)(size_t n, double ratio);
+    /* As the method's paper counts one tensor of n entries at a ratio below 1: the entries that are
+     * sent, and bits of an entry besides its value.  The worked examples are in tests/test_wire.c. */
+    double (*paper_entries)(size_t n, double ratio);
+    double paper_index_bits;
+};
+
+/* What is made of each value that a compressor chose.  encode() gets the message with the values
+ * as floats (message_floats) and fills its codes and scalars; settings are the quantiser's. */
+struct quantiser {
+    const char *name;
+    const char *about;
+    const char *paper;
+    const struct setting *settings;
+    const char *memory;
+    bool unbiased, contraction; /* as a compressor's, of the values it gets */
+    bool summable;              /* codes can be added up on the way, as floats can */
+
+    struct code_form (*form)(const double *settings);
+    void (*encode)(const struct call *call, struct message *m);
+    double (*paper_bits)(const double *settings); /* of a value */
 };
 
 /* NULL-terminated, in alphabetical order. */
 extern const struct compressor *const compressors[];
+extern const struct quantiser *const quantisers[];
 
 const struct compressor *compressor_find(const char *name);
+const struct quantiser *quantiser_find(const char *name); /* also NULL for "" */
+
+/* Other names: what "efsigntopk" stands for, a new string; NULL if it is none. */
+char *compressor_alias(const char *name);
 
 #endif

@@ -14,9 +14,9 @@
 
 #include <math.h>
 
-static double dgc_paper_bytes(size_t n, double ratio)
+static double dgc_paper_entries(size_t n, double ratio)
 {
-    return 6 * ceil((double)n * ratio);
+    return ceil((double)n * ratio);
 }
 
 const struct compressor dgc_compressor = {
@@ -27,8 +27,9 @@ const struct compressor dgc_compressor = {
     .memory = "dgc",
     .contraction = true,
     .exchange = GATHER,
-    .part = {{.kind = INDICES, .room = sparse_room}, {.kind = VALUES, .room = sparse_room}},
+    .room = sparse_room,
     .encode = sparse_select_top,
     .decode = sparse_apply,
-    .paper_bytes = dgc_paper_bytes,
+    .paper_entries = dgc_paper_entries,
+    .paper_index_bits = 16,
 };

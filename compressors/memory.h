@@ -11,7 +11,7 @@
 #ifndef COMPRESSORS_MEMORY_H
 #define COMPRESSORS_MEMORY_H
 
-#include "compressors/compressor.h"
+#include "compressors/method.h"
 #include "sim/kernel.h"
 #include "sim/step.h"
 
@@ -26,13 +26,13 @@ KERNEL_FN float memory_gradient(float scale, float grad, const struct step *step
 
 struct memory_call {
     struct call call;
-    const double *settings;          /* in the order of memory.settings */
-    const float *grad;               /* [workers][stride] */
-    const float *scale;              /* [workers] on the device */
-    const float *params;             /* [stride]; NULL: no local weight decay */
-    float *slab[MEMORY_SLABS];       /* the state of the call's workers */
-    float *scaled;                   /* [workers][stride] for none; NULL: scale is 1, no decay */
-    const struct compressor *method; /* whose decode tells what a message says */
+    const double *settings;      /* in the order of memory.settings */
+    const float *grad;           /* [workers][stride] */
+    const float *scale;          /* [workers] on the device */
+    const float *params;         /* [stride]; NULL: no local weight decay */
+    float *slab[MEMORY_SLABS];   /* the state of the call's workers */
+    float *scaled;               /* [workers][stride] for none; NULL: scale is 1, no decay */
+    const struct method *method; /* whose decode tells what a message says */
 };
 
 struct memory {

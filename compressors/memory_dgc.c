@@ -57,8 +57,9 @@ static const struct setting settings[] = {
 static const float *dgc_compensate(const struct memory_call *m)
 {
     LAUNCH_TILES(m->call.dev, memory_dgc_accumulate, &m->call.layout->tiles, m->call.workers,
-                 .grad = m->grad, .scale = m->scale, .params = m->params, .step = m->call.step,
-                 .u = m->settings[CORRECTION] != 0 ? m->slab[U] : NULL, .v = m->slab[V]);
+                 .grad = m->call.grad, .scale = m->call.scale, .params = m->call.params,
+                 .step = m->call.step, .u = m->settings[CORRECTION] != 0 ? m->slab[U] : NULL,
+                 .v = m->slab[V]);
     return m->slab[V];
 }
 
@@ -66,11 +67,11 @@ static void dgc_update(const struct memory_call *m, const struct message *sent)
 {
     size_t stride = m->call.layout->tiles.stride;
 
-    m->method->decode(&m->call, sent,
-                      (struct target){.how = SUBTRACT, .to = m->slab[V], .stride = stride});
+    method_decode(m->method, &m->call, sent,
+                  (struct target){.how = SUBTRACT, .to = m->slab[V], .stride = stride});
     if (m->settings[MASKING] != 0 && m->settings[CORRECTION] != 0)
-        m->method->decode(
-            &m->call, sent,
+        method_decode(
+            m->method, &m->call, sent,
             (struct target){.how = CLEAR, .to = m->slab[U], .stride = stride, .spare_whole = true});
 }
 

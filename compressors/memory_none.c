@@ -31,10 +31,10 @@ TILE_KERNEL(memory_none_scale)
 static const float *none_compensate(const struct memory_call *m)
 {
     if (m->scaled == NULL)
-        return m->grad;
+        return m->call.grad;
     LAUNCH_TILES(m->call.dev, memory_none_scale, &m->call.layout->tiles, m->call.workers,
-                 .grad = m->grad, .scale = m->scale, .params = m->params, .step = m->call.step,
-                 .wanted = m->scaled);
+                 .grad = m->call.grad, .scale = m->call.scale, .params = m->call.params,
+                 .step = m->call.step, .wanted = m->scaled);
     return m->scaled;
 }
 

@@ -43,16 +43,16 @@ static const struct setting settings[] = {
 static const float *residual_compensate(const struct memory_call *m)
 {
     LAUNCH_TILES(m->call.dev, memory_residual_add, &m->call.layout->tiles, m->call.workers,
-                 .grad = m->grad, .scale = m->scale, .params = m->params, .step = m->call.step,
-                 .beta = (float)m->settings[BETA], .gamma = (float)m->settings[GAMMA],
-                 .residual = m->slab[0]);
+                 .grad = m->call.grad, .scale = m->call.scale, .params = m->call.params,
+                 .step = m->call.step, .beta = (float)m->settings[BETA],
+                 .gamma = (float)m->settings[GAMMA], .residual = m->slab[0]);
     return m->slab[0];
 }
 
 static void residual_update(const struct memory_call *m, const struct message *sent)
 {
-    m->method->decode(
-        &m->call, sent,
+    method_decode(
+        m->method, &m->call, sent,
         (struct target){.how = SUBTRACT, .to = m->slab[0], .stride = m->call.layout->tiles.stride});
 }
 

@@ -1,39 +1,50 @@
 /*
- * none -- the gradient itself.  The baseline.
+ * none -- all entries.  The baseline; and what a quantiser that stands alone works on.
  *
  *     message:  n values a tensor, the slab as it stands
  */
 #include "compressors/compressor.h"
 
 struct none_add {
-    const float *value; /* [senders][stride] */
+    struct values values;
     uint32_t senders;
-    size_t stride;
     float *to;
 };
 
-KERNEL(none_add)
+TILE_KERNEL(none_add)
 {
-    float sum = a->to[i];
+    float *to = a->to + t->place;
+    float sum[TILE_SLOTS];
+    float value[TILE_SLOTS];
 
-    for (uint32_t w = 0; w < a->senders; w++)
-        sum += a->value[w * a->stride + i];
-    a->to[i] = sum;
+    EACH_SLOT (s)
+        sum[s] = to[tile_element(t, s)];
+    for (uint32_t w = 0; w < a->senders; w++) {
+        struct values own = values_of(&a->values, w);
+
+        values_read(&own, t, value);
+        EACH_SLOT (s)
+            sum[s] += tile_live(t, s) ? value[s] : 0;
+    }
+    EACH_SLOT (s)
+        to[tile_element(t, s)] = sum[s];
 }
 
 struct none_take {
-    const float *value;
+    struct values values;
     enum target_how how;
     float *to;
 };
 
 TILE_KERNEL(none_take)
 {
+    float value[TILE_SLOTS];
+
+    values_read(&a->values, t, value);
     EACH_SLOT (s) {
         float *to = &a->to[tile_at(t, s)];
-        float value = a->value[tile_at(t, s)];
 
-        *to = target_apply(a->how, *to, value);
+        *to = tile_live(t, s) ? target_apply(a->how, *to, value[s]) : 0;
     }
 }
 
@@ -42,34 +53,31 @@ TILE_KERNEL(none_take)
 #include "sim/layout.h"
 #include "sim/wire.h"
 
-static size_t none_room(const struct call *call, uint32_t tensor)
-{
-    return call->layout->n[tensor];
-}
-
 static void none_encode(const struct call *call, struct message *out)
 {
-    out->value = call->wanted;
-    out->stride = call->layout->tiles.stride;
+    out->values.value = call->wanted;
+    out->values.stride = call->layout->tiles.stride;
 }
 
 static void none_decode(const struct call *call, const struct message *in, struct target target)
 {
+    const struct tiles *tiles = &call->layout->tiles;
+
     if (target.spare_whole)
         return;
     if (target.one_sum) {
-        LAUNCH(call->dev, none_add, call->layout->length, .value = in->value,
-               .senders = in->senders, .stride = in->stride, .to = target.to);
+        LAUNCH_TILES(call->dev, none_add, tiles, 1, .values = in->values, .senders = in->senders,
+                     .to = target.to);
         return;
     }
-    CHECK(target.stride == in->stride);
-    LAUNCH_TILES(call->dev, none_take, &call->layout->tiles, in->senders, .value = in->value,
-                 .how = target.how, .to = target.to);
+    CHECK(target.stride == tiles->stride);
+    LAUNCH_TILES(call->dev, none_take, tiles, in->senders, .values = in->values, .how = target.how,
+                 .to = target.to);
 }
 
-static double none_paper_bytes(size_t n, double ratio)
+static double none_paper_entries(size_t n, double ratio)
 {
-    return 4.0 * (double)n;
+    return (double)n;
 }
 
 const struct compressor none_compressor = {
@@ -80,10 +88,9 @@ const struct compressor none_compressor = {
     .unbiased = true,
     .contraction = true,
     .exchange = SUM,
-    .part = {{.kind = VALUES, .room = none_room, .whole = true}},
     .encode = none_encode,
     .decode = none_decode,
-    .paper_bytes = none_paper_bytes,
+    .paper_entries = none_paper_entries,
 };
 
 #endif

@@ -85,7 +85,7 @@ ROW_KERNEL(sparse_fill)
 
 struct sparse_put {
     const uint32_t *index;
-    const float *value;
+    struct values values;
     const uint32_t *count; /* [senders][tensors] */
     const uint32_t *n;     /* [tensors] */
     const uint32_t *first; /* [tensors] tile of the target where a tensor begins */
@@ -99,15 +99,16 @@ TILE_KERNEL(sparse_put)
 {
     uint32_t count = a->count[t->scalar];
     float *to = a->to + t->worker * a->stride + (size_t)a->first[t->tensor] * TILE;
+    float value[TILE_SLOTS];
 
     if (t->begin >= count || (a->spare_whole && count == a->n[t->tensor]))
         return;
+    values_read(&a->values, t, value);
     EACH_SLOT (s) {
         if (t->begin + tile_element(t, s) < count) {
             size_t at = a->index[tile_at(t, s)];
-            float value = a->value[tile_at(t, s)];
 
-            to[at] = target_apply(a->how, to[at], value);
+            to[at] = target_apply(a->how, to[at], value[s]);
         }
     }
 }
@@ -126,9 +127,9 @@ const struct setting sparse_settings[] = {
     {0},
 };
 
-double sparse_word_bytes(size_t n, double ratio)
+double sparse_paper_entries(size_t n, double ratio)
 {
-    return 8.0 * (double)sparse_keep(n, ratio);
+    return (double)sparse_keep(n, ratio);
 }
 
 size_t sparse_keep(size_t n, double ratio)
@@ -173,6 +174,7 @@ void sparse_select_top(const struct call *call, struct message *out)
                  .above_scan = of_tiles[3], .equal_scan = of_tiles[4],
                  .room_first = out->rooms.tiles.first, .room_stride = out->rooms.length,
                  .index = out->index, .value = out->own_value);
+    message_floats(out);
     LAUNCH_ROWS(call->dev, sparse_fill, call->workers, tiles->tensors, .keep = call->keep,
                 .count = out->count, .tensors = tiles->tensors);
 }
@@ -183,8 +185,9 @@ static void put(const struct call *call, const struct message *in, uint32_t send
     size_t at = sender * in->rooms.length;
 
     LAUNCH_TILES(call->dev, sparse_put, &in->rooms.tiles, senders, .index = in->index + at,
-                 .value = in->value + at, .count = in->count + (size_t)sender * in->rooms.count,
-                 .n = call->layout->n_dev, .first = call->layout->tiles.first, .how = target.how,
+                 .values = values_of(&in->values, sender),
+                 .count = in->count + (size_t)sender * in->rooms.count, .n = call->layout->n_dev,
+                 .first = call->layout->tiles.first, .how = target.how,
                  .spare_whole = target.spare_whole, .stride = target.stride, .to = target.to);
 }
 

@@ -9,8 +9,8 @@
 /* The one setting of such methods: ratio. */
 extern const struct setting sparse_settings[];
 
-/* Bytes as papers count that send a 32-bit word for an index and one for a value. */
-double sparse_word_bytes(size_t n, double ratio);
+/* Entries as papers count that round down, as sparse_keep() does. */
+double sparse_paper_entries(size_t n, double ratio);
 
 /* Entries of n that a ratio keeps: max(1, floor(n ratio)), in double. */
 size_t sparse_keep(size_t n, double ratio);

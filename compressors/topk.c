@@ -19,8 +19,9 @@ const struct compressor topk_compressor = {
     .memory = "residual",
     .contraction = true,
     .exchange = GATHER,
-    .part = {{.kind = INDICES, .room = sparse_room}, {.kind = VALUES, .room = sparse_room}},
+    .room = sparse_room,
     .encode = sparse_select_top,
     .decode = sparse_apply,
-    .paper_bytes = sparse_word_bytes,
+    .paper_entries = sparse_paper_entries,
+    .paper_index_bits = 32,
 };

@@ -184,8 +184,8 @@ static void put_effective(struct config *c)
     tree_free(t);
 }
 
-/* key=value,... of the compressor's settings that are not as they begin, the ratio left out. */
-static char *other_settings(const struct config *c, const struct setting *settings)
+/* key=value,... of the settings that are not as they begin, the ratio left out. */
+static char *other_settings(const struct choice *choice, const struct setting *settings)
 {
     char *text = format_text("%s", "");
 
@@ -193,9 +193,9 @@ static char *other_settings(const struct config *c, const struct setting *settin
         char number[32];
         char *longer;
 
-        if (strcmp(settings[i].name, "ratio") == 0 || c->compressor.value[i] == settings[i].initial)
+        if (strcmp(settings[i].name, "ratio") == 0 || choice->value[i] == settings[i].initial)
             continue;
-        tree_print_number(number, c->compressor.value[i]);
+        tree_print_number(number, choice->value[i]);
         longer = format_text("%s%s%s=%s", text, *text != '\0' ? "," : "", settings[i].name, number);
         free(text);
         text = longer;
@@ -204,11 +204,11 @@ static char *other_settings(const struct config *c, const struct setting *settin
 }
 
 /* spec: topk:ratio=0.01,key=value; label, for names: topk-0.01:key=value. */
-static void method_texts(const struct config *c, char **spec, char **label)
+static void compressor_texts(const struct config *c, char **spec, char **label)
 {
     const struct setting *settings = compressor_find(c->compressor.name)->settings;
     const char *name = c->compressor.name;
-    char *others = other_settings(c, settings);
+    char *others = other_settings(&c->compressor, settings);
     bool any = *others != '\0';
     char ratio[32];
 
@@ -221,6 +221,45 @@ static void method_texts(const struct config *c, char **spec, char **label)
         *label = format_text("%s", *spec);
     }
     free(others);
+}
+
+static void append(char **text, const char *plus, const char *more)
+{
+    char *longer = format_text("%s%s%s", *text, plus, more);
+
+    free(*text);
+    *text = longer;
+}
+
+/* The same with the quantiser; one that stands alone is not told to be of all entries. */
+static void method_texts(const struct config *c, char **spec, char **label)
+{
+    const struct quantiser *quantiser = quantiser_find(c->quantiser.name);
+    char *others, *second;
+    bool alone;
+
+    compressor_texts(c, spec, label);
+    if (quantiser == NULL)
+        return;
+    others = other_settings(&c->quantiser, quantiser->settings);
+    second = format_text("%s%s%s", quantiser->name, *others != '\0' ? ":" : "", others);
+    alone = strcmp(*spec, "none") == 0;
+    if (alone)
+        **spec = **label = '\0';
+    append(spec, alone ? "" : "+", second);
+    append(label, alone ? "" : "+", second);
+    free(others);
+    free(second);
+}
+
+/* Without settings: topk+terngrad. */
+static void put_compressor(struct config *c)
+{
+    const char *first = c->compressor.name, *second = c->quantiser.name;
+    bool both = *second != '\0' && strcmp(first, "none") != 0;
+
+    snprintf(c->compressor_name, sizeof(c->compressor_name), "%s%s%s",
+             *second != '\0' && !both ? "" : first, both ? "+" : "", second);
 }
 
 /* Whether c is what its default name tells: the regime with its tuned match, and nothing changed
@@ -248,6 +287,7 @@ static bool put_names(struct config *c, const struct sources *s, struct error *e
     char *spec, *label, *name;
     bool plain, ok;
 
+    put_compressor(c);
     method_texts(c, &spec, &label);
     plain = is_plain(c, s);
     name = format_text("%s/%s/k%u/s%llu%s%.*s", c->regime, label, c->workers,

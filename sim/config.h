@@ -83,6 +83,7 @@ struct config {
     } clip;
     enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
     struct choice compressor;      /* its own "ratio" has moved into ratio[] and is 0 */
+    struct choice quantiser;       /* of the values that it chose; name "": none */
     struct choice memory;
     struct {
         uint32_t epoch;
@@ -115,10 +116,11 @@ struct config {
     bool again, json, fail_on_divergence, verify_wire, quiet;
 
     /* what follows */
-    char method[256]; /* the compressor with its settings that differ from their defaults */
-    char tuned[128];  /* which entry of the tuned table holds, "" if none */
-    char *effective;  /* the whole regime as JSON, keys in order, without spaces: what is hashed */
-    char key[65];     /* of effective, SHA-256 */
+    char compressor_name[72]; /* with the quantiser's */
+    char method[256];         /* the same with the settings that differ from their defaults */
+    char tuned[128];          /* which entry of the tuned table holds, "" if none */
+    char *effective; /* the whole regime as JSON, keys in order, without spaces: what is hashed */
+    char key[65];    /* of effective, SHA-256 */
     char experiment_key[65]; /* the same without the seed */
     struct config_pair {
         char *key, *value;

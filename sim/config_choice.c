@@ -1,5 +1,6 @@
 #include "sim/config_choice.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "compressors/compressor.h"
@@ -21,10 +22,21 @@ static struct entry dataset_at(size_t i)
                                : (struct entry){0};
 }
 
+static struct entry quantiser_at(size_t i)
+{
+    return quantisers[i] != NULL ? (struct entry){quantisers[i]->name, quantisers[i]->settings}
+                                 : (struct entry){0};
+}
+
+/* A quantiser may stand alone. */
 static struct entry compressor_at(size_t i)
 {
-    return compressors[i] != NULL ? (struct entry){compressors[i]->name, compressors[i]->settings}
-                                  : (struct entry){0};
+    size_t count = 0;
+
+    while (compressors[count] != NULL)
+        count++;
+    return i < count ? (struct entry){compressors[i]->name, compressors[i]->settings}
+                     : quantiser_at(i - count);
 }
 
 static struct entry memory_at(size_t i)
@@ -36,6 +48,7 @@ static struct entry memory_at(size_t i)
 const struct table model_table = {"model", model_at};
 const struct table dataset_table = {"data set", dataset_at};
 const struct table compressor_table = {"compressor", compressor_at};
+const struct table quantiser_table = {"quantiser", quantiser_at};
 const struct table memory_table = {"memory", memory_at};
 
 const struct setting *config_settings(const struct table *table, const char *name)
@@ -92,6 +105,32 @@ bool config_read_choice(struct choice *to, const struct table *table, const stru
     section.settings = entry.settings;
     config_initial_values(to->value, entry.settings);
     return config_read_section(&section, to, to->value, node, path, err);
+}
+
+bool config_read_method(struct choice *compressor, struct choice *quantiser,
+                        const struct tree *node, const char *path, struct error *err)
+{
+    const struct tree *second = tree_get(node, "quantiser");
+    struct tree *first = tree_copy(node);
+    char *inner = format_text("%s.quantiser", path);
+    bool ok;
+
+    tree_remove(first, "quantiser");
+    *quantiser = (struct choice){0};
+    ok = config_read_choice(compressor, &compressor_table, first, path, err) &&
+         (second == NULL || config_read_choice(quantiser, &quantiser_table, second, inner, err));
+    tree_free(first);
+    free(inner);
+    return ok;
+}
+
+struct tree *config_write_method(const struct choice *compressor, const struct choice *quantiser)
+{
+    struct tree *object = config_write_choice(compressor, &compressor_table);
+
+    if (quantiser->name[0] != '\0')
+        tree_put(object, "quantiser", config_write_choice(quantiser, &quantiser_table));
+    return object;
 }
 
 struct tree *config_write_choice(const struct choice *choice, const struct table *table)

@@ -18,7 +18,8 @@ struct table {
     struct entry (*at)(size_t i); /* a NULL name ends it */
 };
 
-extern const struct table model_table, dataset_table, compressor_table, memory_table;
+extern const struct table model_table, dataset_table, compressor_table, quantiser_table,
+    memory_table;
 
 const struct setting *config_settings(const struct table *table, const char *name);
 
@@ -33,5 +34,10 @@ void config_initial_values(double *values, const struct setting *settings);
 bool config_read_choice(struct choice *to, const struct table *table, const struct tree *node,
                         const char *path, struct error *err);
 struct tree *config_write_choice(const struct choice *choice, const struct table *table);
+
+/* The same for a compressor with its "quantiser"; the name of that is "" if there is none. */
+bool config_read_method(struct choice *compressor, struct choice *quantiser,
+                        const struct tree *node, const char *path, struct error *err);
+struct tree *config_write_method(const struct choice *compressor, const struct choice *quantiser);
 
 #endif

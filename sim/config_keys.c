@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "compressors/compressor.h"
+#include "compressors/method.h"
 #include "data/dataset.h"
 #include "sim/config.h"
 #include "sim/config_choice.h"
@@ -36,27 +36,28 @@ static struct tree *write_model(const struct config *c)
 static bool read_compressor(struct config *c, const struct tree *node, const char *path,
                             struct error *err)
 {
-    return config_read_choice(&c->compressor, &compressor_table, node, path, err);
+    return config_read_method(&c->compressor, &c->quantiser, node, path, err);
 }
 
 static struct tree *write_compressor(const struct config *c)
 {
-    return config_write_choice(&c->compressor, &compressor_table);
+    return config_write_method(&c->compressor, &c->quantiser);
 }
 
-/* "auto", or no name, is the compressor's own. */
+/* "auto", or no name, is the method's own. */
 static bool read_memory(struct config *c, const struct tree *node, const char *path,
                         struct error *err)
 {
     const struct tree *name = tree_get(node, "name");
-    const struct compressor *method = compressor_find(c->compressor.name);
+    struct method method = {compressor_find(c->compressor.name), quantiser_find(c->quantiser.name),
+                            c->compressor.value, c->quantiser.value};
     struct tree *copy = tree_copy(node);
     bool ok;
 
-    CHECK(method != NULL);
+    CHECK(method.compressor != NULL);
     if (copy->kind == TREE_OBJECT &&
         (name == NULL || (name->kind == TREE_TEXT && strcmp(name->text, "auto") == 0)))
-        tree_put(copy, "name", tree_text(method->memory, node->place));
+        tree_put(copy, "name", tree_text(method_memory(&method), node->place));
     ok = config_read_choice(&c->memory, &memory_table, copy, path, err);
     tree_free(copy);
     return ok;
@@ -527,8 +528,9 @@ bool config_keys_read(struct config *c, const struct tree *regime, struct error 
     if (!config_read_section(&regime_section, c, NULL, regime, "", err))
         return false;
     if (tree_get(regime, "weight_decay_at") == NULL)
-        c->weight_decay_at =
-            strcmp(c->compressor.name, "none") == 0 ? DECAY_LOCAL : DECAY_AGGREGATE;
+        c->weight_decay_at = strcmp(c->compressor.name, "none") == 0 && c->quantiser.name[0] == '\0'
+                                 ? DECAY_LOCAL
+                                 : DECAY_AGGREGATE;
     settle_ratio(c);
     return true;
 }
@@ -559,6 +561,10 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(regime, "", "schedule", err);
     if (c->phase[0].lr == LR_UNSAID)
         return config_missing(schedule, "schedule.0", "lr", err);
+    if (c->encoding == ENCODING_RUNS16 && c->quantiser.name[0] != '\0')
+        return config_wrong(tree_get(regime, "encoding"), "encoding", err,
+                            "an encoding for the codes of %s: runs16 has 32-bit values",
+                            c->quantiser.name);
     if (total == NULL) {
         c->total_batch = c->batch * c->workers;
         return true;

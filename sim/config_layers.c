@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compressors/compressor.h"
 #include "sim/config.h"
 #include "sim/config_choice.h"
 #include "sim/config_keys.h"
@@ -54,6 +55,50 @@ static struct tree *parse_spec(const struct tree *text)
     return NULL;
 }
 
+/* A quantiser that stands alone is that of all entries. */
+static struct tree *settle_method(struct tree *object)
+{
+    const struct tree *name = tree_get(object, "name");
+    struct tree *whole;
+
+    if (name == NULL || name->kind != TREE_TEXT || quantiser_find(name->text) == NULL ||
+        tree_get(object, "quantiser") != NULL)
+        return object;
+    whole = tree_new(TREE_OBJECT, object->place);
+    tree_put(whole, "name", tree_text("none", object->place));
+    tree_put(whole, "quantiser", object);
+    return whole;
+}
+
+/* SPEC[+SPEC]: a compressor, a quantiser or both, or a name that stands for such. */
+static struct tree *parse_method(const struct tree *text)
+{
+    char *alias = compressor_alias(text->text);
+    struct tree *all = tree_text(alias != NULL ? alias : text->text, text->place);
+    char *plus = strchr(all->text, '+');
+    struct tree *second = NULL, *first;
+
+    all->exact = text->exact;
+    if (plus != NULL) {
+        struct tree *rest = tree_text(plus + 1, text->place);
+
+        *plus = '\0';
+        second = parse_spec(rest);
+        tree_free(rest);
+    }
+    first = parse_spec(all);
+    if (first != NULL && second != NULL)
+        tree_put(first, "quantiser", second);
+    tree_free(all);
+    free(alias);
+    if (first != NULL && (plus == NULL || second != NULL))
+        return settle_method(first);
+    tree_free(first);
+    if (first == NULL)
+        tree_free(second);
+    return NULL;
+}
+
 static bool exclusive(const struct tree *object, const char *path, const char *a, const char *b,
                       struct error *err)
 {
@@ -64,10 +109,39 @@ static bool exclusive(const struct tree *object, const char *path, const char *a
     return fail(err, "%s: %s%s and %s%s exclude each other", both->place, path, a, path, b);
 }
 
+#define METHOD_FORM "of the form NAME[:key=value,...][+QUANTISER[:key=value,...]]"
+
+static bool prepare_method(struct tree *layer, struct error *err)
+{
+    const struct tree *node = tree_get(layer, "compressor");
+    const struct tree *second = tree_get(node, "quantiser");
+    struct tree *object;
+
+    if (node == NULL || (node->kind != TREE_TEXT && node->kind != TREE_OBJECT))
+        return true;
+    object = node->kind == TREE_TEXT ? parse_method(node) : tree_copy(node);
+    if (object == NULL)
+        return config_wrong(node, "compressor", err, METHOD_FORM);
+    if (second != NULL && second->kind == TREE_TEXT) {
+        struct tree *spec = parse_spec(second);
+
+        if (spec == NULL) {
+            tree_free(object);
+            return config_wrong(second, "compressor.quantiser", err,
+                                "of the form NAME[:key=value,...]");
+        }
+        tree_put(object, "quantiser", spec);
+    }
+    tree_put(layer, "compressor", settle_method(object));
+    return true;
+}
+
 bool config_layer_prepare(struct tree *layer, struct error *err)
 {
-    static const char *const choices[] = {"model", "data", "compressor", "memory", "lr_rule"};
+    static const char *const choices[] = {"model", "data", "memory", "lr_rule"};
 
+    if (!prepare_method(layer, err))
+        return false;
     for (size_t i = 0; i < ARRAY_LENGTH(choices); i++) {
         const struct tree *node = tree_get(layer, choices[i]);
         struct tree *object;
@@ -203,17 +277,22 @@ static bool tuned_layer(struct tree **out, const struct tree *entry, struct erro
     return false;
 }
 
-/* The compressor that an entry is for: as an object and as a choice. */
-static bool tuned_spec(struct tree **out, struct choice *choice, const struct tree *entry,
+/* The method that an entry is for: as an object and as choices. */
+struct tuned_method {
+    struct choice compressor, quantiser;
+};
+
+static bool tuned_spec(struct tree **out, struct tuned_method *method, const struct tree *entry,
                        struct error *err)
 {
     struct tree *text = tree_text(entry->name, entry->place);
     char *path = format_text("tuned.%s", entry->name);
-    struct tree *spec = parse_spec(text);
-    bool ok = spec != NULL && config_read_choice(choice, &compressor_table, spec, path, err);
+    struct tree *spec = parse_method(text);
+    bool ok = spec != NULL &&
+              config_read_method(&method->compressor, &method->quantiser, spec, path, err);
 
     if (spec == NULL)
-        config_wrong(text, "tuned", err, "of the form NAME[:key=value,...]");
+        config_wrong(text, "tuned", err, METHOD_FORM);
     tree_free(text);
     free(path);
     if (ok) {
@@ -227,11 +306,11 @@ static bool tuned_spec(struct tree **out, struct choice *choice, const struct tr
 static bool check_entry(const struct tree *entry, const struct tree *regime, struct error *err)
 {
     struct config *scratch;
-    struct choice choice;
+    struct tuned_method method;
     struct tree *spec, *layer, *whole;
     bool ok;
 
-    if (!tuned_spec(&spec, &choice, entry, err))
+    if (!tuned_spec(&spec, &method, entry, err))
         return false;
     if (!tuned_layer(&layer, entry, err)) {
         tree_free(spec);
@@ -264,17 +343,17 @@ bool config_tuned_check(const struct tree *tuned, const struct tree *regime, str
     return true;
 }
 
-/* How many settings an entry names if all of them, and the name, are those of c; else -1. */
-static int fit(const struct tree *spec, const struct choice *choice, const struct config *c)
+/* How many settings a spec names if all of them, and the name, are those of c; else -1. */
+static int fit_choice(const struct tree *spec, const struct table *table,
+                      const struct choice *choice, const struct choice *own, double ratio)
 {
-    const struct setting *settings = config_settings(&compressor_table, choice->name);
+    const struct setting *settings = config_settings(table, choice->name);
     int named = 0;
 
-    if (strcmp(choice->name, c->compressor.name) != 0)
+    if (strcmp(choice->name, own->name) != 0)
         return -1;
     for (int i = 0; settings != NULL && settings[i].name != NULL; i++) {
-        double effective = strcmp(settings[i].name, "ratio") == 0 ? c->ratio[c->ratios - 1].ratio
-                                                                  : c->compressor.value[i];
+        double effective = strcmp(settings[i].name, "ratio") == 0 ? ratio : own->value[i];
 
         if (tree_get(spec, settings[i].name) == NULL)
             continue;
@@ -283,6 +362,16 @@ static int fit(const struct tree *spec, const struct choice *choice, const struc
         named++;
     }
     return named;
+}
+
+static int fit(const struct tree *spec, const struct tuned_method *method, const struct config *c)
+{
+    double ratio = c->ratio[c->ratios - 1].ratio;
+    int first = fit_choice(spec, &compressor_table, &method->compressor, &c->compressor, ratio);
+    int second = fit_choice(tree_get(spec, "quantiser"), &quantiser_table, &method->quantiser,
+                            &c->quantiser, ratio);
+
+    return first < 0 || second < 0 ? -1 : first + second;
 }
 
 bool config_tuned_find(const struct tree *tuned, const struct config *c, const struct tree **found,
@@ -294,13 +383,13 @@ bool config_tuned_find(const struct tree *tuned, const struct config *c, const s
     *found = NULL;
     for (const struct tree *entry = tuned != NULL ? tuned->child : NULL; entry != NULL;
          entry = entry->next) {
-        struct choice choice;
+        struct tuned_method method;
         struct tree *spec;
         int named;
 
-        if (!tuned_spec(&spec, &choice, entry, err))
+        if (!tuned_spec(&spec, &method, entry, err))
             return false;
-        named = fit(spec, &choice, c);
+        named = fit(spec, &method, c);
         tree_free(spec);
         if (named >= 0 && named == most)
             rival = entry;

@@ -161,7 +161,7 @@ void dump_begin(struct dump *d, const struct workers *w, const struct step *step
 static void fill_dense(const struct dump *d, const struct workers *w, const struct lane *lane,
                        uint32_t k, float *to)
 {
-    const float *params = lane->group.params != NULL ? d->params : NULL;
+    const float *params = lane->group.call.params != NULL ? d->params : NULL;
 
     for (size_t i = w->compressed.length; i < w->all.length; i++)
         to[i] = memory_gradient(d->scale[k], d->grad[k][i], &d->step, params, i);
@@ -223,6 +223,10 @@ void dump_kept(struct dump *d, const struct workers *w, const struct lane *lane)
         for (uint32_t k = call->first; k < call->first + call->workers; k++)
             add_worker(d, w, w->memory->slab_names[slab], k, false,
                        download(d, w, w->memory_slab[slab] + k * p, p));
+    for (uint32_t slab = 0; slab < method_slabs(&w->method); slab++)
+        for (uint32_t k = call->first; k < call->first + call->workers; k++)
+            add_worker(d, w, w->method.compressor->own[slab], k, false,
+                       download(d, w, w->own_slab[slab] + k * p, p));
 }
 
 void dump_delivered(struct dump *d, const struct workers *w, const float *sum)

@@ -28,10 +28,10 @@ void exchange_receive(struct workers *w, struct lane *lane, float *sum)
     const struct memory_call *m = &lane->group;
     size_t dense = w->compressed.length;
 
-    w->compressor->decode(&m->call, &lane->message,
-                          (struct target){.how = ADD, .to = sum, .one_sum = true});
+    method_decode(&w->method, &m->call, &lane->message,
+                  (struct target){.how = ADD, .to = sum, .one_sum = true});
     LAUNCH(w->dev, exchange_dense, w->all.length - dense, .grad = lane->slab + dense,
-           .scale = m->scale, .params = m->params != NULL ? m->params + dense : NULL,
+           .scale = m->call.scale, .params = m->call.params != NULL ? m->call.params + dense : NULL,
            .step = w->step, .workers = m->call.workers, .stride = w->all.length,
            .sum = sum + dense);
 }
@@ -54,7 +54,7 @@ double exchange_bytes_up(const struct workers *w, double message_bytes, uint64_t
 double exchange_bytes_down(const struct workers *w, double message_bytes, uint64_t steps)
 {
     double own = message_bytes / w->count;
-    double received = w->compressor->exchange == GATHER ? message_bytes - own : own;
+    double received = method_exchange(&w->method) == GATHER ? message_bytes - own : own;
 
     return received + (double)steps * exchange_dense_bytes(w);
 }
@@ -64,8 +64,7 @@ double exchange_paper_bytes(const struct workers *w, double ratio)
     double bytes = exchange_dense_bytes(w);
 
     for (uint32_t i = 0; i < w->compressed.count; i++)
-        bytes += ratio < 1 ? w->compressor->paper_bytes(w->compressed.n[i], ratio)
-                           : 4.0 * (double)w->compressed.n[i];
+        bytes += method_paper_bytes(&w->method, w->compressed.n[i], ratio);
     return bytes;
 }
 

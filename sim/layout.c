@@ -14,6 +14,20 @@ TILE_KERNEL(sum_results)
     tile_put(t, a->out, tile_sum(v));
 }
 
+struct max_results {
+    const uint32_t *in;
+    uint32_t *out;
+};
+
+TILE_KERNEL(max_results)
+{
+    uint32_t v[TILE_SLOTS];
+
+    EACH_SLOT (s)
+        v[s] = tile_live(t, s) ? a->in[tile_at(t, s)] : 0;
+    tile_put(t, a->out, tile_max(v));
+}
+
 struct sum_squares {
     const float *x;
     double *out;
@@ -181,6 +195,20 @@ void layout_tensor_sums(const struct layout *l, uint32_t workers, const double *
 
         LAUNCH_TILES(l->dev, sum_results, &l->level[i], workers, .in = results, .out = sums);
         results = sums;
+    }
+}
+
+void layout_tensor_maxima(const struct layout *l, uint32_t workers, const uint32_t *results,
+                          uint32_t *out)
+{
+    if (l->levels == 0)
+        device_copy(l->dev, out, results, (size_t)workers * l->count * sizeof(*out));
+    for (uint32_t i = 0; i < l->levels; i++) {
+        size_t bytes = workers * l->level[i].up_stride * sizeof(*out);
+        uint32_t *maxima = i + 1 < l->levels ? device_scratch(l->dev, bytes) : out;
+
+        LAUNCH_TILES(l->dev, max_results, &l->level[i], workers, .in = results, .out = maxima);
+        results = maxima;
     }
 }
 

@@ -45,6 +45,10 @@ void layout_describe(struct layout *l, const size_t *n, uint32_t count);
 void layout_tensor_sums(const struct layout *l, uint32_t workers, const double *results,
                         double *out);
 
+/* The same with the largest of them. */
+void layout_tensor_maxima(const struct layout *l, uint32_t workers, const uint32_t *results,
+                          uint32_t *out);
+
 /* out [workers] := the sums of in [workers][count]. */
 void layout_worker_sums(const struct layout *l, uint32_t workers, const double *in, double *out);
 

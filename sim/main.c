@@ -285,6 +285,15 @@ static void list_compressors(void)
     }
 }
 
+static void list_quantisers(void)
+{
+    for (const struct quantiser *const *q = quantisers; *q != NULL; q++) {
+        printf("%-20s %s\n", (*q)->name, (*q)->about);
+        printf("    %s\n", (*q)->paper);
+        show_settings((*q)->settings);
+    }
+}
+
 static void list_memories(void)
 {
     for (const struct memory *const *m = memories; *m != NULL; m++) {
@@ -308,10 +317,8 @@ static const struct {
     const char *name;
     void (*list)(void);
 } tables[] = {
-    {"models", list_models},
-    {"compressors", list_compressors},
-    {"memories", list_memories},
-    {"datasets", list_datasets},
+    {"models", list_models},     {"compressors", list_compressors}, {"quantisers", list_quantisers},
+    {"memories", list_memories}, {"datasets", list_datasets},
 };
 
 static int list(int argc, char **argv)
@@ -331,8 +338,9 @@ static int list(int argc, char **argv)
 
 static void list_help(FILE *out)
 {
-    fputs("Tables: models, compressors, memories, datasets, regimes.\n"
-          "A setting is shown with its default and its range.\n",
+    fputs("Tables: models, compressors, quantisers, memories, datasets, regimes.\n"
+          "A setting is shown with its default and its range.  A quantiser may stand alone, or\n"
+          "behind a compressor: topk:ratio=0.01+terngrad.\n",
           out);
 }
 
@@ -372,7 +380,8 @@ static const struct command commands[] = {
     {"bench", "REGIME [flags]", "where the time of a step goes, beside what the machine can do",
      measure, bench_help},
     {"runs", "[flags]", "the runs in a database, the newest last", show_runs, runs_help},
-    {"list", "TABLE", "models, compressors, memories, datasets or regimes", list, list_help},
+    {"list", "TABLE", "models, compressors, quantisers, memories, datasets or regimes", list,
+     list_help},
     {"devices", "", "what --device can be here", show_devices, NULL},
     {"version", "", "version, commit, compiler and libraries", show_version, NULL},
 };

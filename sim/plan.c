@@ -90,15 +90,16 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
 
 size_t plan_message_bytes(const struct config *c, const struct parameters *parameters, double ratio)
 {
-    bool sparse = message_has_indices(compressor_find(c->compressor.name));
-    size_t entry = message_entry_bytes(c->encoding);
+    struct method method = workers_method(c);
+    bool sparse = method.compressor->room != NULL;
     size_t bytes = 0;
 
     for (uint32_t i = 0; i < parameters->count; i++) {
         size_t n = parameters->item[parameters->order[i]].n;
-        size_t keep = sparse && i < parameters->compressed ? sparse_keep(n, ratio) : n;
+        size_t keep = sparse ? sparse_keep(n, ratio) : n;
 
-        bytes += keep < n ? keep * entry : n * sizeof(float);
+        bytes += i < parameters->compressed ? message_tensor_bytes(&method, c->encoding, n, keep)
+                                            : n * sizeof(float);
     }
     return bytes;
 }

@@ -36,7 +36,7 @@ struct run {
 struct tally {
     uint64_t steps, tokens;
     double bytes_paper, lr;
-    struct traffic before_last; /* the traffic before the epoch's last step */
+    uint64_t bytes_before_last; /* of all messages before the epoch's last step */
     double began;
 
     bool asked;            /* for the loss so far; it comes some steps later */
@@ -124,6 +124,19 @@ static void look(struct train *t, struct tally *tally)
     }
 }
 
+/* Of all compressed tensors and workers; waits. */
+static struct traffic traffic_so_far(struct train *t)
+{
+    uint32_t tensors = t->workers.compressed.count;
+    struct traffic *traffic = allocate(tensors, sizeof(*traffic));
+    struct traffic sum;
+
+    device_download(&t->dev, traffic, t->workers.traffic, tensors * sizeof(*traffic));
+    sum = traffic_sum(traffic, tensors);
+    free(traffic);
+    return sum;
+}
+
 /* The epoch's steps; ends early when a signal comes or the loss is not finite. */
 static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, struct error *err)
 {
@@ -135,8 +148,7 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
         bool due = progress_due(&r->progress);
 
         if (step + 1 == t->steps)
-            device_download(&t->dev, &tally->before_last, t->workers.traffic,
-                            sizeof(struct traffic));
+            tally->bytes_before_last = traffic_so_far(t).bytes;
         tally->tokens += train_step(t, epoch, step);
         tally->lr = (double)t->block.step.lr;
         tally->bytes_paper +=
@@ -168,14 +180,13 @@ static void collect(struct train *t, const struct tally *tally, struct epoch_row
     double *norm = allocate(w->count, sizeof(*norm));
     double norms = 0;
     double dense = (double)(w->all.elements - w->compressed.elements);
-    struct traffic traffic;
+    struct traffic traffic = traffic_so_far(t);
 
     device_download(&t->dev, t->loss, w->loss_sum, t->loss_rows * sizeof(*t->loss));
     device_download(&t->dev, norm, w->norm_sum, w->count * sizeof(*norm));
-    device_download(&t->dev, &traffic, w->traffic, sizeof(traffic));
     device_clear(&t->dev, w->loss_sum, t->loss_rows * sizeof(*t->loss));
     device_clear(&t->dev, w->norm_sum, w->count * sizeof(*norm));
-    device_clear(&t->dev, w->traffic, sizeof(traffic));
+    device_clear(&t->dev, w->traffic, w->compressed.count * sizeof(*w->traffic));
     for (uint32_t i = 0; i < w->count; i++)
         norms += norm[i];
     free(norm);
@@ -188,7 +199,7 @@ static void collect(struct train *t, const struct tally *tally, struct epoch_row
     row->bytes_up_step = NOT_MEASURED; /* of an epoch that ended early */
     if (tally->steps == t->steps)
         row->bytes_up_step =
-            exchange_bytes_up(w, (double)(traffic.bytes - tally->before_last.bytes), 1);
+            exchange_bytes_up(w, (double)(traffic.bytes - tally->bytes_before_last), 1);
 }
 
 static void epoch_row(struct train *t, uint32_t epoch, const struct tally *tally,
@@ -344,7 +355,7 @@ static bool claim(struct run *r, const char *device, enum store_claim *claimed, 
                            .experiment_key = c->experiment_key,
                            .model = c->model.name,
                            .dataset = c->data.name,
-                           .compressor = c->compressor.name,
+                           .compressor = c->compressor_name,
                            .memory = c->memory.name,
                            .method = c->method,
                            .tuned = c->tuned,

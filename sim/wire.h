@@ -9,60 +9,80 @@
  *
  * The format, tensor after tensor, little-endian:
  *
- *     raw      n 32-bit values if all of a tensor's n entries are sent (a receiver knows k from
- *              the schedule); else k 32-bit indices, rising, then k 32-bit values
+ *     raw      n values if all of a tensor's n entries are sent (a receiver knows k from the
+ *              schedule); else k 32-bit indices, rising, then k values
  *     runs16   the same for a whole tensor; else for every entry 16 bits, the zeros before it, and
  *              its 32-bit value; where more than 65,535 zeros stand before it, fillers of run
  *              65535 and value 0 come first (DGC, section 3: 48 bits an entry)
+ *
+ * Where the data say how many entries there are, a 32-bit count comes first; where all workers know
+ * the indices, those are not sent.  Values are 32-bit floats; or, of a quantiser (compressors/codes.h), its 32-bit scalars, then the
+ * codes, the first in the lowest bits of the first byte, padded with zeros to a byte.
  */
 #ifndef SIM_WIRE_H
 #define SIM_WIRE_H
 
-#include "compressors/compressor.h"
+#include "compressors/method.h"
 #include "sim/config.h"
 #include "sim/layout.h"
 
 /* What encode() fills. */
 struct message {
-    struct layout rooms; /* of both parts: where each tensor's entries begin, in tiles */
+    struct layout rooms; /* where each tensor's entries begin, in tiles, and the most of them */
     uint32_t senders;
-    uint32_t *index;    /* [senders][rooms.length], rising; NULL: values alone, all of them */
-    const float *value; /* [senders][stride] */
-    float *own_value;   /* the message's own room for values; NULL where value is a wanted slab */
-    size_t stride;      /* of value; index has rooms.length */
-    uint32_t *count;    /* [senders][tensors] entries used */
+    uint32_t *index;      /* [senders][rooms.length], rising; NULL: all entries in their order */
+    uint32_t *count;      /* [senders][tensors] entries used; NULL: all */
+    struct values values; /* of the entries: floats, or once a quantiser was at it codes */
+    float *own_value;     /* [senders][rooms.length] room for floats; NULL without indices */
+    uint32_t *own_code;   /* room for codes and scalars; NULL without a quantiser */
+    float *own_scalar;
+    bool counted, agreed; /* as the compressor's */
+    struct room_bytes {
+        size_t index, value, count, code, scalar;
+    } bytes; /* of one sender's rooms */
 };
 
-/* Whether a method's messages are sparse: an index beside every value. */
-bool message_has_indices(const struct compressor *c);
+/* The values are the floats in the message's own room. */
+void message_floats(struct message *m);
 
-/* Of a sparse message's entry, index and value together; fillers of runs16 come on top. */
-unsigned message_entry_bytes(enum encoding encoding);
+/* Bytes of a tensor's message of so many entries of n.  The least there can be: with runs16 there
+ * may be fillers, which depend on what is sent. */
+size_t message_tensor_bytes(const struct method *method, enum encoding encoding, size_t n,
+                            size_t entries);
 
 /* Room for the messages of up to `workers` senders. */
-void message_create(struct message *m, const struct compressor *c, const struct call *call,
+void message_create(struct message *m, const struct method *method, const struct call *call,
                     uint32_t workers);
 void message_destroy(struct message *m, struct device *dev, uint32_t workers);
-size_t message_bytes_needed(const struct compressor *c, const struct call *call, uint32_t workers);
+size_t message_bytes_needed(const struct method *method, const struct call *call, uint32_t workers);
 
-/* What a run sends, added up on the device over steps and workers. */
+/* What a run sends of a tensor, added up on the device over steps and workers. */
 struct traffic {
-    uint64_t entries; /* values sent, of compressed tensors */
+    uint64_t entries; /* values sent */
     uint64_t bytes;   /* of the messages, in the encoding in use */
 };
 
-/* Adds the message's entries and bytes to *total, and its bytes to each[senders] (may be NULL). */
+/* Adds the message's entries and bytes to total[tensors], and its bytes to each[senders] (may be
+ * NULL). */
 void message_weigh(const struct message *m, const struct layout *layout, enum encoding encoding,
                    struct traffic *total, uint64_t *each);
 
-/* One sender's message on the host, from message_download(). */
+/* That of all tensors, on the host. */
+struct traffic traffic_sum(const struct traffic *traffic, uint32_t tensors);
+
+/* One sender's message on the host, from packet_download(). */
 struct packet {
     uint32_t tensors;
     const size_t *n; /* [tensors] elements */
     uint32_t *count; /* [tensors] */
-    size_t *begin;   /* [tensors] in index and value */
+    size_t *begin;   /* [tensors] in index, value and code */
     uint32_t *index; /* NULL: values alone */
     float *value;
+    bool counted, agreed;
+    struct code_form form;
+    uint32_t *code;       /* what stands for each value; NULL: floats */
+    size_t *scalar_begin; /* [tensors] in scalar; NULL: floats */
+    float *scalar;
 };
 
 void packet_download(struct packet *p, const struct message *m, const struct layout *layout,
@@ -72,8 +92,8 @@ void packet_free(struct packet *p);
 /* The bytes of p in an encoding, in a new buffer; their number. */
 size_t packet_pack(const struct packet *p, enum encoding encoding, uint8_t **bytes);
 
-/* Fills index and value of p, whose counts are what the schedule tells a receiver.  A fault tells at
- * which byte. */
+/* Fills index, value, code and scalar of p, whose counts are what the schedule tells a receiver.  A
+ * fault tells at which byte. */
 bool packet_unpack(struct packet *p, enum encoding encoding, const uint8_t *bytes, size_t size,
                    struct error *err);
 

@@ -34,6 +34,14 @@ KERNEL(workers_scale)
 /* Bytes for a tile's results: counts, their scans and a peak; sums of squares, level by level. */
 #define SCRATCH_OF_A_TILE (5 * sizeof(uint32_t) + 2 * sizeof(double))
 
+struct method workers_method(const struct config *c)
+{
+    return (struct method){.compressor = compressor_find(c->compressor.name),
+                           .quantiser = quantiser_find(c->quantiser.name),
+                           .settings = c->compressor.value,
+                           .quantiser_settings = c->quantiser.value};
+}
+
 size_t workers_rows(const struct config *c)
 {
     return (size_t)c->workers * c->batch * c->data.bptt;
@@ -88,7 +96,6 @@ static struct call call_of(const struct workers *w)
         .dev = w->dev,
         .layout = &w->compressed,
         .all = w->count,
-        .settings = w->config->compressor.value,
         .ratio_most = config_ratio_most(w->config),
         .step = w->step,
         .keep = w->keep,
@@ -106,7 +113,7 @@ static void lane_create(struct workers *w, struct lane *lane, const struct netwo
     lane->slab = device_alloc(w->dev, slab);
     if (scales(c))
         lane->scaled = device_alloc(w->dev, slab);
-    message_create(&lane->message, w->compressor, &call, w->group);
+    message_create(&lane->message, &w->method, &call, w->group);
 }
 
 /* The step, what is kept of each tensor and each worker's scale: one block. */
@@ -124,7 +131,7 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
 
     *w = (struct workers){.dev = dev,
                           .config = c,
-                          .compressor = compressor_find(c->compressor.name),
+                          .method = workers_method(c),
                           .memory = memory_find(c->memory.name),
                           .count = c->workers,
                           .group = group,
@@ -137,6 +144,8 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
     w->transposed = device_alloc(dev, p);
     for (uint32_t i = 0; i < memory_slabs(w->memory); i++)
         w->memory_slab[i] = device_alloc(dev, w->count * p);
+    for (uint32_t i = 0; i < method_slabs(&w->method); i++)
+        w->own_slab[i] = device_alloc(dev, w->count * p);
     w->step = device_alloc(dev, block_bytes(w));
     w->keep = (uint32_t *)(void *)(w->step + 1);
     w->sample_weight = (float *)(void *)(w->keep + w->compressed.count);
@@ -145,7 +154,7 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
     w->norm_sum = device_alloc(dev, w->count * sizeof(*w->norm_sum));
     w->loss_sum = device_alloc(dev, rows * sizeof(*w->loss_sum));
     w->diverged = device_alloc(dev, sizeof(*w->diverged));
-    w->traffic = device_alloc(dev, sizeof(*w->traffic));
+    w->traffic = device_alloc(dev, w->compressed.count * sizeof(*w->traffic));
     for (uint32_t i = 0; i < w->lanes; i++)
         lane_create(w, &w->lane[i], network);
     w->state = device_alloc(dev, w->state_samples * w->lane[0].graph.state * sizeof(float));
@@ -166,7 +175,7 @@ void workers_destroy(struct workers *w)
         device_free(w->dev, w->lane[i].scaled, w->group * p);
         graph_destroy(&w->lane[i].graph);
     }
-    device_free(w->dev, w->traffic, sizeof(*w->traffic));
+    device_free(w->dev, w->traffic, w->compressed.count * sizeof(*w->traffic));
     device_free(w->dev, w->diverged, sizeof(*w->diverged));
     device_free(w->dev, w->loss_sum, rows * sizeof(*w->loss_sum));
     device_free(w->dev, w->norm_sum, w->count * sizeof(*w->norm_sum));
@@ -175,6 +184,8 @@ void workers_destroy(struct workers *w)
     device_free(w->dev, w->step, block_bytes(w));
     for (uint32_t i = 0; i < MEMORY_SLABS; i++)
         device_free(w->dev, w->memory_slab[i], w->count * p);
+    for (uint32_t i = 0; i < COMPRESSOR_SLABS; i++)
+        device_free(w->dev, w->own_slab[i], w->count * p);
     device_free(w->dev, w->transposed, p);
     device_free(w->dev, w->params, p);
     layout_destroy(&w->compressed);
@@ -184,7 +195,8 @@ void workers_destroy(struct workers *w)
 
 size_t workers_bytes(const struct config *c, const struct parameters *parameters)
 {
-    uint32_t slabs = memory_slabs(memory_find(c->memory.name));
+    struct method method = workers_method(c);
+    uint32_t slabs = memory_slabs(memory_find(c->memory.name)) + method_slabs(&method);
     size_t rows = workers_rows(c);
 
     return (size_t)slabs * c->workers * parameters->length * sizeof(float) + rows * sizeof(double);
@@ -196,7 +208,7 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
 {
     struct shape most = {group, c->batch, c->data.bptt};
     struct workers w = {.dev = dev, .config = c, .count = c->workers};
-    const struct compressor *compressor = compressor_find(c->compressor.name);
+    struct method method = workers_method(c);
     size_t slabs = scales(c) ? 2 : 1;
     size_t *n = sizes_of(parameters);
     struct lane_bytes bytes;
@@ -205,7 +217,7 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
     bytes.activations = graph_measure(dev, parameters, network, most, true);
     layout_describe(&w.compressed, n, parameters->compressed);
     call = call_of(&w);
-    bytes.messages = message_bytes_needed(compressor, &call, group);
+    bytes.messages = message_bytes_needed(&method, &call, group);
     bytes.slab = slabs * (size_t)group * parameters->length * sizeof(float);
     bytes.scratch =
         group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE);
@@ -246,17 +258,19 @@ static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t
 
     lane->group = (struct memory_call){.call = call_of(w),
                                        .settings = c->memory.value,
-                                       .grad = lane->slab,
-                                       .scale = w->scale + first,
                                        .scaled = lane->scaled,
-                                       .method = w->compressor};
+                                       .method = &w->method};
     lane->group.call.first = first;
     lane->group.call.workers = workers;
+    lane->group.call.grad = lane->slab;
+    lane->group.call.scale = w->scale + first;
     lane->message.senders = workers;
     if (decays_locally(c))
-        lane->group.params = w->params;
+        lane->group.call.params = w->params;
     for (uint32_t i = 0; i < memory_slabs(w->memory); i++)
         lane->group.slab[i] = w->memory_slab[i] + first * w->all.length;
+    for (uint32_t i = 0; i < method_slabs(&w->method); i++)
+        lane->group.call.own[i] = w->own_slab[i] + first * w->all.length;
 }
 
 void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
@@ -328,7 +342,7 @@ void workers_compensate(struct workers *w, struct lane *lane)
 
 void workers_encode(struct workers *w, struct lane *lane)
 {
-    w->compressor->encode(&lane->group.call, &lane->message);
+    method_encode(&w->method, &lane->group.call, &lane->message);
     lane->group.call.wanted = NULL;
     message_weigh(&lane->message, &w->compressed, w->config->encoding, w->traffic, NULL);
 }

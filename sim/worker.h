@@ -36,7 +36,7 @@ struct lane {
 struct workers {
     struct device *dev;
     const struct config *config;
-    const struct compressor *compressor;
+    struct method method;
     const struct memory *memory;
     uint32_t count; /* K */
     uint32_t group, lanes;
@@ -45,9 +45,10 @@ struct workers {
     struct layout all;        /* every tensor, P floats */
     struct layout compressed; /* those that go through the compressor: a prefix */
 
-    float *params, *transposed;       /* [P] */
-    float *memory_slab[MEMORY_SLABS]; /* [K][P] */
-    float *state;                     /* recurrent, of all samples */
+    float *params, *transposed;        /* [P] */
+    float *memory_slab[MEMORY_SLABS];  /* [K][P] */
+    float *own_slab[COMPRESSOR_SLABS]; /* [K][P] the compressor's */
+    float *state;                      /* recurrent, of all samples */
     size_t state_samples;
     struct lane lane[LANES_MOST];
 
@@ -56,12 +57,12 @@ struct workers {
     uint32_t *keep;       /* [tensors] entries of each compressed tensor to keep */
     float *sample_weight; /* [K] K b_k / sum b */
 
-    float *scale;       /* [K] the same, times the clip factor */
-    double *square;     /* [K] of the gradient's norm */
-    double *norm_sum;   /* [K] of the norms over the epoch's steps */
-    double *loss_sum;   /* [K][samples][steps] over the epoch's steps */
-    uint32_t *diverged; /* 1 once a loss or a gradient was not finite */
-    struct traffic *traffic;
+    float *scale;            /* [K] the same, times the clip factor */
+    double *square;          /* [K] of the gradient's norm */
+    double *norm_sum;        /* [K] of the norms over the epoch's steps */
+    double *loss_sum;        /* [K][samples][steps] over the epoch's steps */
+    uint32_t *diverged;      /* 1 once a loss or a gradient was not finite */
+    struct traffic *traffic; /* [tensors] of the compressed ones */
 };
 
 /* Host's copy of the block at `step`. */
@@ -72,6 +73,9 @@ struct step_block {
     void *bytes;
     size_t size;
 };
+
+/* What the workers send by. */
+struct method workers_method(const struct config *c);
 
 /* Columns of text in a step of all workers. */
 uint32_t workers_columns(const struct config *c);

@@ -6,10 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void initial_settings(double *value, const struct setting *settings)
+/* Those given, or as they begin. */
+static void fill_settings(double *value, const struct setting *settings, const double *given)
 {
     for (size_t i = 0; settings != NULL && i < setting_count(settings); i++)
-        value[i] = settings[i].initial;
+        value[i] = given != NULL ? given[i] : settings[i].initial;
 }
 
 void lab_set_ratio(struct lab *lab, double ratio)
@@ -87,8 +88,12 @@ void lab_open(struct lab *lab, const struct lab_spec *spec)
     assert_true(spec->tensors <= LAB_TENSORS && workers <= ARRAY_LENGTH(one));
     harness_open(&lab->dev, spec->device);
     layout_open(lab);
-    initial_settings(lab->setting, spec->compressor->settings);
-    initial_settings(lab->memory_setting, spec->memory->settings);
+    fill_settings(lab->setting, spec->compressor->settings, spec->settings);
+    if (spec->quantiser != NULL)
+        fill_settings(lab->quantiser_setting, spec->quantiser->settings, spec->quantiser_settings);
+    lab->method =
+        (struct method){spec->compressor, spec->quantiser, lab->setting, lab->quantiser_setting};
+    fill_settings(lab->memory_setting, spec->memory->settings, NULL);
     lab_set_ratio(lab, spec->ratio);
     lab->step_dev = device_alloc(&lab->dev, sizeof(lab->step));
     lab->keep_dev = device_alloc(&lab->dev, spec->tensors * sizeof(*lab->keep));
@@ -100,12 +105,14 @@ void lab_open(struct lab *lab, const struct lab_spec *spec)
     lab->scaled = lab_slab(lab, workers);
     for (uint32_t i = 0; i < memory_slabs(spec->memory); i++)
         lab->slab[i] = lab_slab(lab, workers);
+    for (uint32_t i = 0; i < method_slabs(&lab->method); i++)
+        lab->own[i] = lab_slab(lab, workers);
     lab->sum = lab_slab(lab, 1);
     lab->params = lab_slab(lab, 1);
-    lab->traffic = device_alloc(&lab->dev, sizeof(*lab->traffic));
+    lab->traffic = device_alloc(&lab->dev, spec->tensors * sizeof(*lab->traffic));
     lab->each = device_alloc(&lab->dev, workers * sizeof(*lab->each));
     lab_enter(lab, 0, workers);
-    message_create(&lab->message, spec->compressor, &lab->call.call, workers);
+    message_create(&lab->message, &lab->method, &lab->call.call, workers);
 }
 
 void lab_close(struct lab *lab)
@@ -114,11 +121,13 @@ void lab_close(struct lab *lab)
 
     message_destroy(&lab->message, &lab->dev, workers);
     device_free(&lab->dev, lab->each, workers * sizeof(*lab->each));
-    device_free(&lab->dev, lab->traffic, sizeof(*lab->traffic));
+    device_free(&lab->dev, lab->traffic, lab->spec.tensors * sizeof(*lab->traffic));
     lab_drop(lab, lab->params, 1);
     lab_drop(lab, lab->sum, 1);
     for (uint32_t i = 0; i < MEMORY_SLABS; i++)
         lab_drop(lab, lab->slab[i], workers);
+    for (uint32_t i = 0; i < COMPRESSOR_SLABS; i++)
+        lab_drop(lab, lab->own[i], workers);
     lab_drop(lab, lab->scaled, workers);
     lab_drop(lab, lab->grad, workers);
     device_free(&lab->dev, lab->share, workers * sizeof(*lab->share));
@@ -141,22 +150,23 @@ void lab_enter(struct lab *lab, uint32_t first, uint32_t workers)
     size_t at = first * lab->stride;
 
     lab->call = (struct memory_call){.settings = lab->memory_setting,
-                                     .grad = lab->grad + at,
-                                     .scale = lab->share + first,
-                                     .params = lab->decays ? lab->params : NULL,
                                      .scaled = lab->scales ? lab->scaled + at : NULL,
-                                     .method = lab->spec.compressor};
+                                     .method = &lab->method};
     lab->call.call = (struct call){.dev = &lab->dev,
                                    .layout = &lab->layout,
                                    .first = first,
                                    .workers = workers,
                                    .all = lab->spec.workers,
-                                   .settings = lab->setting,
                                    .ratio_most = lab->spec.ratio,
                                    .step = lab->step_dev,
-                                   .keep = lab->keep_dev};
+                                   .keep = lab->keep_dev,
+                                   .grad = lab->grad + at,
+                                   .scale = lab->share + first,
+                                   .params = lab->decays ? lab->params : NULL};
     for (uint32_t i = 0; i < memory_slabs(lab->spec.memory); i++)
         lab->call.slab[i] = lab->slab[i] + at;
+    for (uint32_t i = 0; i < method_slabs(&lab->method); i++)
+        lab->call.call.own[i] = lab->own[i] + at;
     lab->message.senders = workers;
     device_scratch_reset(&lab->dev);
 }
@@ -168,13 +178,13 @@ void lab_compensate(struct lab *lab)
 
 void lab_encode(struct lab *lab)
 {
-    lab->spec.compressor->encode(&lab->call.call, &lab->message);
+    method_encode(&lab->method, &lab->call.call, &lab->message);
     lab->call.call.wanted = NULL;
 }
 
 void lab_decode(struct lab *lab, struct target target)
 {
-    lab->spec.compressor->decode(&lab->call.call, &lab->message, target);
+    method_decode(&lab->method, &lab->call.call, &lab->message, target);
 }
 
 void lab_receive(struct lab *lab)
@@ -201,12 +211,15 @@ void lab_step(struct lab *lab, const float *x)
 void lab_weigh(struct lab *lab, enum encoding encoding, struct traffic *total, uint64_t *each)
 {
     size_t bytes = lab->message.senders * sizeof(*each);
+    size_t traffic = lab->spec.tensors * sizeof(*lab->traffic);
+    struct traffic of_tensors[LAB_TENSORS];
 
-    device_clear(&lab->dev, lab->traffic, sizeof(*lab->traffic));
+    device_clear(&lab->dev, lab->traffic, traffic);
     device_clear(&lab->dev, lab->each, bytes);
     message_weigh(&lab->message, &lab->layout, encoding, lab->traffic, lab->each);
-    device_download(&lab->dev, total, lab->traffic, sizeof(*total));
+    device_download(&lab->dev, of_tensors, lab->traffic, traffic);
     device_download(&lab->dev, each, lab->each, bytes);
+    *total = traffic_sum(of_tensors, lab->spec.tensors);
 }
 
 void lab_require_padding(struct lab *lab, const char *what, const float *slab, uint32_t rows)

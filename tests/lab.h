@@ -23,11 +23,14 @@ struct lab_spec {
     const struct memory *memory;
     const size_t *n; /* [tensors] */
     uint32_t tensors, workers;
-    double ratio; /* the largest, and that which holds at first */
+    double ratio;                                /* the largest, and that which holds at first */
+    const struct quantiser *quantiser;           /* or NULL */
+    const double *settings, *quantiser_settings; /* NULL: as they begin */
 };
 
 struct lab {
     struct lab_spec spec;
+    struct method method;
     struct device dev;
     struct layout layout;
     size_t stride;
@@ -35,17 +38,18 @@ struct lab {
     /* On the host; lab_begin() posts them. */
     struct step step;
     uint32_t keep[LAB_TENSORS];
-    double setting[SETTINGS_MOST], memory_setting[SETTINGS_MOST];
+    double setting[SETTINGS_MOST], quantiser_setting[SETTINGS_MOST], memory_setting[SETTINGS_MOST];
     bool scales, decays; /* shares count with memory none; weight decay is local */
 
     /* On the device. */
     struct step *step_dev;
     uint32_t *keep_dev;
-    float *share;                              /* [workers], 1 at first */
-    float *grad, *scaled, *slab[MEMORY_SLABS]; /* [workers][stride] */
-    float *sum, *params;                       /* [stride] */
-    struct traffic *traffic;
-    uint64_t *each; /* [workers] bytes of the last message */
+    float *share;         /* [workers], 1 at first */
+    float *grad, *scaled; /* [workers][stride] */
+    float *slab[MEMORY_SLABS], *own[COMPRESSOR_SLABS];
+    float *sum, *params;     /* [stride] */
+    struct traffic *traffic; /* [tensors] */
+    uint64_t *each;          /* [workers] bytes of the last message */
 
     struct message message;
     struct memory_call call; /* of the group that is at it */

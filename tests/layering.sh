@@ -12,7 +12,7 @@ levels=(
     'sim/base.* sim/version.h results/schema.h'
     'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.*'
     'sim/device.* sim/device_*.* data/stream.*'
-    'compressors/compressor.* compressors/memory.* models/model.h'
+    'compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire.* sim/weights.*'
     'compressors/*.* models/*.*'

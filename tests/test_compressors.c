@@ -26,6 +26,7 @@ static const char *device;
 
 struct subject {
     const struct compressor *compressor;
+    const struct quantiser *quantiser; /* or NULL */
     const struct memory *memory;
 };
 
@@ -80,7 +81,8 @@ static void begin(struct lab *lab, const struct subject *s, uint32_t workers, do
                                      .n = mixed,
                                      .tensors = ARRAY_LENGTH(mixed),
                                      .workers = workers,
-                                     .ratio = ratio});
+                                     .ratio = ratio,
+                                     .quantiser = s->quantiser});
 }
 
 /* Up to the message, with all workers in one group. */
@@ -292,37 +294,52 @@ static void groups_do_not_matter(void **state)
     }
 }
 
+/* All but the first `used` of so many 4-byte words. */
+static void poison_words(struct lab *lab, void *on_device, size_t words, size_t used)
+{
+    uint32_t *x = allocate(words, sizeof(*x));
+
+    device_download(&lab->dev, x, on_device, words * sizeof(*x));
+    for (size_t i = used; i < words; i++)
+        x[i] = 0xffa5a5a5u; /* not a number, and no index */
+    device_upload(&lab->dev, on_device, x, words * sizeof(*x));
+    free(x);
+}
+
+/* Whatever of a message's rooms has no entry. */
 static void poison_room(struct lab *lab)
 {
     struct message *m = &lab->message;
     size_t length = m->rooms.length;
+    uint32_t bits = m->values.form.bits;
+    bool coded = m->values.form.kind != CODE_FLOAT;
 
-    for (uint32_t sender = 0; sender < m->senders && m->index != NULL; sender++) {
+    for (uint32_t sender = 0; sender < m->senders; sender++) {
         struct packet p;
-        float *value = allocate(length, sizeof(*value));
-        uint32_t *index = allocate(length, sizeof(*index));
 
         packet_download(&p, m, &lab->layout, sender);
-        for (size_t i = 0; i < length; i++) {
-            value[i] = NAN;
-            index[i] = UINT32_MAX - 1;
-        }
         for (uint32_t t = 0; t < p.tensors; t++) {
-            memcpy(value + p.begin[t], p.value + p.begin[t], p.count[t] * sizeof(*value));
-            memcpy(index + p.begin[t], p.index + p.begin[t], p.count[t] * sizeof(*index));
+            size_t next = t + 1 < p.tensors ? m->rooms.at[t + 1] : length;
+            size_t room = next - p.begin[t];
+            size_t at = sender * length + p.begin[t];
+
+            if (m->index != NULL)
+                poison_words(lab, m->index + at, room, p.count[t]);
+            if (m->own_value != NULL)
+                poison_words(lab, m->own_value + at, room, coded ? 0 : p.count[t]);
+            if (coded)
+                poison_words(lab, m->own_code + at / 32 * bits, room / 32 * bits,
+                             (p.count[t] * (size_t)bits + 31) / 32);
         }
-        device_upload(&lab->dev, m->own_value + sender * length, value, length * sizeof(*value));
-        device_upload(&lab->dev, m->index + sender * length, index, length * sizeof(*index));
         packet_free(&p);
-        free(value);
-        free(index);
     }
 }
 
 /* Decodes with a block hidden, on the device that can hide it. */
 static float *decode_without(struct lab *lab, const float *hidden)
 {
-    bool hides = strcmp(device, "guard") == 0 && hidden != NULL && hidden != lab->message.value;
+    bool hides =
+        strcmp(device, "guard") == 0 && hidden != NULL && hidden != lab->message.values.value;
     float *sum;
 
     lab_upload(lab, lab->sum, NULL, 1);
@@ -476,7 +493,7 @@ static void require_rising(struct lab *lab, enum fill how)
 
         packet_download(&p, &lab->message, &lab->layout, w);
         for (uint32_t t = 0; t < p.tensors; t++) {
-            size_t room = lab->spec.compressor->part[0].room(&lab->call.call, t);
+            size_t room = lab->message.rooms.n[t];
 
             assert_in_range(p.count[t], 0, room);
             for (uint32_t i = 0; i < p.count[t]; i++) {
@@ -511,9 +528,15 @@ static void numbers_that_are_not_finite_do_no_harm(void **state)
     }
 }
 
+/* runs16 is not for codes. */
+static int last_encoding(const struct lab *lab)
+{
+    return lab->spec.quantiser != NULL ? ENCODING_RAW : ENCODING_RUNS16;
+}
+
 static void require_counted(struct lab *lab, enum fill how)
 {
-    for (int encoding = ENCODING_RAW; encoding <= ENCODING_RUNS16; encoding++) {
+    for (int encoding = ENCODING_RAW; encoding <= last_encoding(lab); encoding++) {
         struct traffic total;
         uint64_t each[2];
         uint64_t bytes = 0;
@@ -564,7 +587,7 @@ static void require_round_trip(struct lab *lab, enum fill how)
     struct error err;
 
     packet_download(&p, &lab->message, &lab->layout, 1);
-    for (int encoding = ENCODING_RAW; encoding <= ENCODING_RUNS16; encoding++) {
+    for (int encoding = ENCODING_RAW; encoding <= last_encoding(lab); encoding++) {
         uint8_t *packed;
         size_t size = packet_pack(&p, encoding, &packed);
 
@@ -573,6 +596,8 @@ static void require_round_trip(struct lab *lab, enum fill how)
             memset(q.value + q.begin[t], 0xff, q.count[t] * sizeof(*q.value));
             if (q.index != NULL)
                 memset(q.index + q.begin[t], 0xff, q.count[t] * sizeof(*q.index));
+            if (q.code != NULL)
+                memset(q.code + q.begin[t], 0xff, q.count[t] * sizeof(*q.code));
         }
         assert_true(packet_unpack(&q, encoding, packed, size, &err));
         require_same_packet(&p, &q);
@@ -615,8 +640,9 @@ static void require_contraction(struct lab *lab, enum fill how)
 static void a_contraction_leaves_less(void **state)
 {
     const struct subject *s = *state;
+    struct method method = {s->compressor, s->quantiser, NULL, NULL};
 
-    if (s->compressor->contraction)
+    if (method_contraction(&method))
         each_message(s, false, require_contraction);
 }
 
@@ -641,13 +667,15 @@ static void an_unbiased_one_is_right_on_average(void **state)
 {
     enum { DRAWS = 1000, N = 309 };
     const struct subject *s = *state;
+    struct method method = {s->compressor, s->quantiser, NULL, NULL};
     double sum[N] = {0}, squares[N] = {0}, most = 0;
     struct lab lab;
     float *x;
 
-    if (!s->compressor->unbiased)
+    if (!method_unbiased(&method))
         return;
-    lab_open(&lab, &(struct lab_spec){device, s->compressor, s->memory, small, 3, 1, 0.3});
+    lab_open(&lab, &(struct lab_spec){device, s->compressor, s->memory, small, 3, 1, 0.3,
+                                      s->quantiser, NULL, NULL});
     x = gradients(&lab, RANDOM, 5);
     for (unsigned draw = 0; draw < DRAWS; draw++) {
         size_t at = 0;
@@ -804,7 +832,8 @@ static void require_largest(struct lab *lab, enum fill how)
                 uint32_t at = index_of(&p, t, i);
 
                 assert_true(chosen[at]);
-                assert_int_equal(float_bits(p.value[p.begin[t] + i]), float_bits(x[at]));
+                if (lab->spec.quantiser == NULL)
+                    assert_int_equal(float_bits(p.value[p.begin[t] + i]), float_bits(x[at]));
             }
             free(chosen);
         }
@@ -827,11 +856,13 @@ static void check_only_entry(const struct subject *s, const float *x, size_t n, 
     struct lab lab;
     struct packet p;
 
-    lab_open(&lab, &(struct lab_spec){device, s->compressor, s->memory, &n, 1, 1, 1e-6});
+    lab_open(&lab, &(struct lab_spec){device, s->compressor, s->memory, &n, 1, 1, 1e-6,
+                                      s->quantiser, NULL, NULL});
     lab_step(&lab, x);
     packet_download(&p, &lab.message, &lab.layout, 0);
     assert_in_range(p.count[0], 1, n);
-    assert_float_equal(p.value[p.begin[0]], x[index_of(&p, 0, 0)], 0);
+    if (s->quantiser == NULL)
+        assert_float_equal(p.value[p.begin[0]], x[index_of(&p, 0, 0)], 0);
     if (s->compressor->encode == sparse_select_top) {
         assert_int_equal(p.count[0], 1);
         assert_int_equal(index_of(&p, 0, 0), place);
@@ -928,7 +959,8 @@ static struct launches launches_of(const struct subject *s, uint32_t workers, ui
 
     for (uint32_t i = 0; i < tensors; i++)
         n[i] = 300;
-    lab_open(&lab, &(struct lab_spec){"cpu", s->compressor, s->memory, n, tensors, workers, 0.01});
+    lab_open(&lab, &(struct lab_spec){"cpu", s->compressor, s->memory, n, tensors, workers, 0.01,
+                                      s->quantiser, NULL, NULL});
     x = gradients(&lab, RANDOM, 1);
     lab_begin(&lab, x);
     free(x);
@@ -937,7 +969,7 @@ static struct launches launches_of(const struct subject *s, uint32_t workers, ui
     lab_enter(&lab, 0, workers);
     lab_compensate(&lab);
     lab_encode(&lab);
-    message_weigh(&lab.message, &lab.layout, ENCODING_RUNS16, lab.traffic, NULL);
+    message_weigh(&lab.message, &lab.layout, ENCODING_RAW, lab.traffic, NULL);
     lab_update(&lab);
     found.step = counting.launches;
     lab_receive(&lab);
@@ -1003,7 +1035,8 @@ static int run_laws(const struct subject *s, const struct CMUnitTest *laws, size
 {
     struct CMUnitTest tests[16];
     char *group =
-        format_text("%s with memory %s on %s", s->compressor->name, s->memory->name, device);
+        format_text("%s+%s with memory %s on %s", s->compressor->name,
+                    s->quantiser != NULL ? s->quantiser->name : "floats", s->memory->name, device);
     struct subject subject = *s;
     int failed;
 
@@ -1015,19 +1048,31 @@ static int run_laws(const struct subject *s, const struct CMUnitTest *laws, size
     return failed;
 }
 
+/* A method with every memory. */
+static int run_method(const struct compressor *c, const struct quantiser *q)
+{
+    int failed = run_laws(&(struct subject){c, q, memory_find("none")}, compressor_laws,
+                          ARRAY_LENGTH(compressor_laws));
+
+    for (const struct memory *const *m = memories; *m != NULL; m++)
+        failed += run_laws(&(struct subject){c, q, *m}, pair_laws, ARRAY_LENGTH(pair_laws));
+    return failed;
+}
+
+/* Every compressor; every quantiser alone, and behind one that chooses. */
 int main(void)
 {
-    const struct memory *none = memory_find("none");
     int failed = 0;
 
     set_up_counting();
     for (const char *const *d = harness_devices(); *d != NULL; d++) {
         device = *d;
-        for (const struct compressor *const *c = compressors; *c != NULL; c++) {
-            failed += run_laws(&(struct subject){*c, none}, compressor_laws,
-                               ARRAY_LENGTH(compressor_laws));
-            for (const struct memory *const *m = memories; *m != NULL; m++)
-                failed += run_laws(&(struct subject){*c, *m}, pair_laws, ARRAY_LENGTH(pair_laws));
+        for (const struct compressor *const *c = compressors; *c != NULL; c++)
+            failed += run_method(*c, NULL);
+        for (const struct quantiser *const *q = quantisers; *q != NULL; q++) {
+            failed += run_method(compressor_find("none"), *q);
+            if (strcmp(device, "cpu") == 0)
+                failed += run_method(compressor_find("topk"), *q);
         }
     }
     return failed;

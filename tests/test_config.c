@@ -274,6 +274,73 @@ static void the_most_specific_entry_holds(void **state)
     assert_true(c.phase[0].lr == 20);
 }
 
+static void a_quantiser_stands_behind_a_compressor_or_alone(void **state)
+{
+    char key[65];
+
+    write_file("a.json", REGIME("\"compressor\":\"topk:ratio=0.1+terngrad:clip=3\""));
+    accept("a.json");
+    assert_string_equal(c.compressor.name, "topk");
+    assert_string_equal(c.quantiser.name, "terngrad");
+    assert_true(c.quantiser.value[0] == 3);
+    assert_string_equal(c.method, "topk:ratio=0.1+terngrad:clip=3");
+    assert_string_equal(c.compressor_name, "topk+terngrad");
+    assert_string_equal(c.memory.name, "residual");
+    assert_string_equal(pair("compressor.quantiser.name"), "terngrad");
+    keep_key(key);
+    accept("a.json --compressor terngradtopk --ratio 0.1 --set compressor.quantiser.clip=3");
+    assert_string_equal(c.key, key);
+    accept("a.json --compressor topk:ratio=0.1");
+    assert_string_equal(c.quantiser.name, "");
+    accept("a.json --compressor terngrad");
+    assert_string_equal(c.compressor.name, "none");
+    assert_string_equal(c.method, "terngrad");
+    assert_string_equal(c.compressor_name, "terngrad");
+    assert_string_equal(c.memory.name, "none");
+    assert_int_equal(c.weight_decay_at, DECAY_AGGREGATE);
+    assert_true(c.ratio[0].ratio == 1);
+    keep_key(key);
+    write_file("b.json", REGIME("\"compressor\":{\"name\":\"terngrad\",\"clip\":2.5}"));
+    accept("b.json");
+    assert_string_equal(c.key, key);
+    write_file("b.json", REGIME("\"compressor\":{\"name\":\"none\",\"quantiser\":\"terngrad\"}"));
+    accept("b.json");
+    assert_string_equal(c.key, key);
+}
+
+static void a_quantiser_is_checked(void **state)
+{
+    write_file("a.json", MINIMAL);
+    refuse("a.json --compressor terngard",
+           "--compressor terngard: no such compressor; did you mean 'terngrad'?");
+    refuse("a.json --compressor topk+qsdg", "--compressor topk+qsdg: compressor.quantiser: no such "
+                                            "quantiser 'qsdg'; did you mean 'qsgd'?");
+    refuse("a.json --compressor topk+",
+           "--compressor topk+: compressor.quantiser: no such quantiser "
+           "''; there are bf16, efsignsgd, fp16, qsgd, terngrad");
+    refuse("a.json --compressor qsgd:levels=0",
+           "--compressor qsgd:levels=0: compressor.quantiser.levels: 0 is not a whole number in "
+           "[1, 127]");
+    refuse("a.json --compressor fp16 --encoding runs16",
+           "--encoding runs16: not an encoding for the codes of fp16: runs16 has 32-bit values");
+}
+
+static void the_table_goes_by_the_quantiser_too(void **state)
+{
+    write_file("a.json", REGIME("\"tuned\":{\"topk\":{\"lr\":1},\"topk+terngrad\":{\"lr\":2},"
+                                "\"topk+terngrad:clip=3\":{\"lr\":3},\"terngrad\":{\"lr\":4}}"));
+    accept("a.json --compressor topk");
+    assert_true(c.phase[0].lr == 1);
+    accept("a.json --compressor topk+terngrad");
+    assert_true(c.phase[0].lr == 2);
+    accept("a.json --compressor topk:ratio=.5+terngrad:clip=3");
+    assert_true(c.phase[0].lr == 3);
+    accept("a.json --compressor terngrad");
+    assert_true(c.phase[0].lr == 4);
+    accept("a.json --compressor qsgd");
+    assert_true(c.phase[0].lr == 20);
+}
+
 static void no_tuned_leaves_the_table_aside(void **state)
 {
     write_file("a.json", TABLE);
@@ -416,8 +483,8 @@ static void a_flag_is_the_place_of_its_fault(void **state)
            "--compressor tpok: no such compressor; did you mean 'topk'?");
     refuse("a.json --compressor topk:ratio=2",
            "--compressor topk:ratio=2: compressor.ratio: 2 is not a number in [0, 1]");
-    refuse("a.json --compressor topk:ratio",
-           "--compressor topk:ratio: not of the form NAME[:key=value,...]");
+    refuse("a.json --compressor topk:ratio", "--compressor topk:ratio: not of the form "
+                                             "NAME[:key=value,...][+QUANTISER[:key=value,...]]");
     refuse("a.json --sharding rows", "--sharding rows: not one of columns, segments");
     refuse("a.json --set data.bbtt=3", "--set data.bbtt=3: no such key; did you mean 'bptt'?");
     refuse("a.json --threads many", "--threads many: not a whole number in [0, 4096]");
@@ -1040,6 +1107,9 @@ int main(void)
         cmocka_unit_test(a_ratio_given_later_counts),
         cmocka_unit_test(the_database_is_the_flag_or_the_environment_or_here),
         cmocka_unit_test(the_most_specific_entry_holds),
+        cmocka_unit_test(a_quantiser_stands_behind_a_compressor_or_alone),
+        cmocka_unit_test(a_quantiser_is_checked),
+        cmocka_unit_test(the_table_goes_by_the_quantiser_too),
         cmocka_unit_test(no_tuned_leaves_the_table_aside),
         cmocka_unit_test(every_entry_of_the_table_is_checked),
         cmocka_unit_test(two_entries_that_say_as_much_are_refused),

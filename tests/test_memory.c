@@ -20,7 +20,7 @@ static void begin(struct lab *lab, const char *compressor, const char *memory, c
                   uint32_t tensors, uint32_t workers, double ratio)
 {
     lab_open(lab, &(struct lab_spec){device, compressor_find(compressor), memory_find(memory), n,
-                                     tensors, workers, ratio});
+                                     tensors, workers, ratio, NULL, NULL, NULL});
 }
 
 /* Eight elements of one worker, the usual case. */

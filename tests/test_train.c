@@ -491,7 +491,7 @@ static void counted_bytes_are_those_of_the_packed_messages(void **state)
                         .flags = flags};
         struct config *c;
         struct train t;
-        struct traffic traffic;
+        struct traffic traffic; /* of the first tensor */
         struct error err;
 
         start(&t, &c, &r);

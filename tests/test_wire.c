@@ -304,7 +304,7 @@ static void check_far_entries(size_t n, const uint32_t *place, uint32_t count, s
     for (uint32_t i = 0; i < count; i++)
         x[place[i]] = (float)i + 1;
     lab_open(&lab, &(struct lab_spec){device, compressor_find("topk"), memory_find("none"), &n, 1,
-                                      1, ratio});
+                                      1, ratio, NULL, NULL, NULL});
     lab_step(&lab, x);
     packet_download(&p, &lab.message, &lab.layout, 0);
     assert_int_equal(p.count[0], count);
@@ -355,7 +355,7 @@ static void lstm_shapes(struct shapes *s, const char *compressor, size_t hidden,
     uint32_t matrices = tied ? 5 : 6;
     const size_t words = 10000;
 
-    *w = (struct workers){.compressor = compressor_find(compressor), .count = 4};
+    *w = (struct workers){.method = {.compressor = compressor_find(compressor)}, .count = 4};
     for (uint32_t i = 0; i < matrices; i++)
         *n++ = i < 4 ? 4 * hidden * hidden : words * hidden;
     for (uint32_t i = 0; i < 4; i++)
@@ -416,7 +416,7 @@ static void topk_sends_what_the_reference_says(void **state)
 /* Seven steps in which every worker sends messages of 100 bytes and 3 dense elements. */
 static void check_up_and_down(const char *compressor, uint32_t workers, double up, double down)
 {
-    struct workers w = {.compressor = compressor_find(compressor), .count = workers};
+    struct workers w = {.method = {.compressor = compressor_find(compressor)}, .count = workers};
 
     w.all.elements = 53;
     w.compressed.elements = 50;

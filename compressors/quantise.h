@@ -1,0 +1,75 @@
+/*
+ * quantise.h -- the parts that quantisers are made of: which entries there are, and where codes and
+ * scalars go.
+ *
+ * A quantiser's kernels run over the tiles of the message's rooms, a sender each; the entries of a
+ * sparse message are as many as its count says, those of any other all.
+ */
+#ifndef COMPRESSORS_QUANTISE_H
+#define COMPRESSORS_QUANTISE_H
+
+#include "compressors/compressor.h"
+#include "sim/wire.h"
+
+/* What a quantiser works on. */
+struct entries {
+    struct values from;    /* floats */
+    const uint32_t *count; /* [senders][tensors]; NULL: all */
+    struct code_form form;
+    uint32_t *code; /* [senders][tiles][8 bits] */
+    float *scalar;  /* [senders][tiles] */
+};
+
+KERNEL_FN bool entry_live(const struct entries *e, const struct tile *t, uint32_t s)
+{
+    return tile_live(t, s) && (!e->count || t->begin + tile_element(t, s) < e->count[t->scalar]);
+}
+
+/* How many of a tensor there are. */
+KERNEL_FN uint32_t entry_count(const struct entries *e, const uint32_t *n, size_t pair,
+                               uint32_t tensor)
+{
+    return e->count ? e->count[pair] : n[tensor];
+}
+
+/* Of a tile, with zeros where there is no entry. */
+KERNEL_FN void entries_read(const struct entries *e, const struct tile *t, float x[TILE_SLOTS])
+{
+    values_read(&e->from, t, x);
+    EACH_SLOT (s)
+        x[s] = entry_live(e, t, s) ? x[s] : 0;
+}
+
+/* The tile's codes; of places without an entry it is 0 whatever code says. */
+KERNEL_FN void entries_write(const struct entries *e, const struct tile *t,
+                             uint32_t code[TILE_SLOTS])
+{
+    size_t tile = t->worker * e->from.tiles + t->place / TILE;
+
+    EACH_SLOT (s)
+        code[s] = entry_live(e, t, s) ? code[s] : 0;
+    tile_pack(t, code, e->form.bits, e->code + tile * 8 * e->form.bits);
+}
+
+/* Where the scalar of a tile's bucket stands. */
+KERNEL_FN float *entries_scalar(const struct entries *e, const struct tile *t)
+{
+    size_t tile = t->worker * e->from.tiles + t->place / TILE;
+
+    return &e->scalar[code_bucket(&e->form, tile, t->begin / TILE)];
+}
+
+/* The same of a whole tensor of a sender. */
+KERNEL_FN float *entries_tensor_scalar(const struct entries *e, const uint32_t *first,
+                                       size_t sender, size_t tensor)
+{
+    return &e->scalar[sender * e->from.tiles + first[tensor]];
+}
+
+#ifndef __CUDACC__
+
+/* Those of a message whose values are floats, with room for codes of a form. */
+struct entries entries_of(const struct message *m, struct code_form form);
+
+#endif
+#endif
