@@ -31,6 +31,11 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                const struct network *network, struct parameters *parameters, size_t data_bytes,
                struct error *err);
 
+/* The same for evaluations alone: *plan then has neither groups nor streams. */
+bool plan_evaluation(struct plan *plan, struct device *dev, const struct config *c,
+                     const struct network *network, struct parameters *parameters,
+                     size_t data_bytes, struct error *err);
+
 /* Bytes that a worker sends in a step at a ratio.  The least there can be: with runs16 there may be
  * fillers, which depend on what is sent. */
 size_t plan_message_bytes(const struct config *c, const struct parameters *parameters,

@@ -437,6 +437,46 @@ static void evaluation_scores_every_predicted_token(void **state)
     assert_true(fabs(loss[1] - loss[0]) < 1e-6 && fabs(loss[2] - loss[0]) < 1e-6);
 }
 
+/* As `gradpress eval` does it, with the text of that part alone: of the run's parameters,
+ * to the bit, in a fraction of its memory. */
+static void an_evaluation_alone_is_that_of_the_run(void **state)
+{
+    struct run r = {
+        .workers = 5, .batch = 3, .steps = 4, .more = SGD ", \"compressor\": \"dgc:ratio=0.1\""};
+    struct train t, alone;
+    struct config *c;
+    struct error err;
+    uint64_t scored[2];
+    double loss[2];
+    float *params;
+    size_t bytes;
+
+    start(&t, &c, &r);
+    take_steps(&t, r.steps);
+    loss[0] = train_evaluate(&t, TEXT_VALID, t.workers.params, &scored[0]);
+    params = harness_download(&t, t.workers.params, t.parameters.length);
+    bytes = t.dev.bytes;
+    train_destroy(&t);
+
+    alone = (struct train){.config = c};
+    alone.text.words = WORDS;
+    alone.text.word = allocate(WORDS, sizeof(*alone.text.word));
+    alone.text.part[TEXT_VALID] = (struct text_tokens){1999, harness_tokens(5, WORDS, 1999)};
+    harness_open(&alone.dev, device);
+    assert_false(train_plan_evaluation(&alone, TEXT_TEST, &err));
+    assert_non_null(strstr(err.text, "the test text has 0 tokens, too few"));
+    assert_true(train_plan_evaluation(&alone, TEXT_VALID, &err));
+    train_prepare_evaluation(&alone, TEXT_VALID);
+    device_upload(&alone.dev, alone.workers.params, params,
+                  alone.parameters.length * sizeof(*params));
+    loss[1] = train_evaluate(&alone, TEXT_VALID, alone.workers.params, &scored[1]);
+    assert_memory_equal(&loss[0], &loss[1], sizeof(loss[0]));
+    assert_int_equal(scored[0], scored[1]);
+    assert_true(alone.dev.bytes < bytes / 4);
+    free(params);
+    stop(&alone, c);
+}
+
 /* algorithms.md 1.1 and cases.md 13: columns, rows, segments of the Penn Treebank. */
 static void segments_and_scored_tokens_are_the_references(void **state)
 {
@@ -522,6 +562,7 @@ int main(void)
         cmocka_unit_test(learning_rates_follow_their_rules),
         cmocka_unit_test(steps_allocate_nothing_after_the_first_two),
         cmocka_unit_test(evaluation_scores_every_predicted_token),
+        cmocka_unit_test(an_evaluation_alone_is_that_of_the_run),
         cmocka_unit_test(segments_and_scored_tokens_are_the_references),
         cmocka_unit_test(a_run_that_does_not_fit_is_refused_in_a_sentence),
         cmocka_unit_test(counted_bytes_are_those_of_the_packed_messages),
