@@ -401,7 +401,11 @@ static bool save(struct run *r, struct error *err)
     size_t bytes = t->parameters.length * sizeof(float);
     float *params = allocate(1, bytes);
     char epoch[16];
-    struct safetensors_note notes[] = {{"key", c->key}, {"name", c->name}, {"epoch", epoch}};
+    struct safetensors_note notes[] = {{"key", c->key},
+                                       {RUN_NOTE_NAME, c->name},
+                                       {RUN_NOTE_EPOCH, epoch},
+                                       {RUN_NOTE_DATA, t->text.sha256},
+                                       {CONFIG_NOTE, c->effective}};
     bool ok;
 
     snprintf(epoch, sizeof(epoch), "%u", c->epochs - 1);

@@ -20,7 +20,7 @@ levels=(
     'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.*'
     'sim/train.*'
     'results/*.*'
-    'sim/run.* sim/show.*'
+    'sim/run.* sim/show.* sim/eval.*'
     'sim/main.c'
     'tests/*.*'
 )
