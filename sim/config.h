@@ -114,6 +114,7 @@ struct config {
     uint32_t dump_steps;  /* 0: none */
     char dump[1024];      /* the folder where they go */
     char save[1024];      /* where the final weights go, or "" */
+    uint32_t log_every;   /* steps, of which one is kept; 0: none is */
     char experiment[128];
     bool again, json, fail_on_divergence, verify_wire, quiet;
 

@@ -87,6 +87,8 @@ static const struct flag flags_table[] = {
     {"again", OF_RUN, NOTHING, "again", NULL, "repeat a run that is done"},
 
     {"save", OF_OUTPUT, A_TEXT, "save", "FILE", "write the final weights, as safetensors"},
+    {"log-every", OF_OUTPUT, A_NUMBER, "log_every", "N",
+     "keep loss and bytes of every N-th step (table steps); 0: none"},
     {"dump", OF_OUTPUT, STEPS_AND_FOLDER, "dump_steps", "STEPS DIR",
      "write what workers want, send and keep in the first STEPS steps"},
     {"json", OF_OUTPUT, NOTHING, "json", NULL, "the last line as JSON"},

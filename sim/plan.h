@@ -18,7 +18,7 @@ struct plan {
         size_t parameters; /* with their transposed copy, the best so far and the optimizer's */
         size_t workers;    /* what the workers keep from step to step */
         size_t evaluation; /* activations of its graph */
-        size_t data;
+        size_t data;       /* with the records of --log-every */
         struct lane_bytes lane; /* of each stream */
     } part;
 };

@@ -144,7 +144,9 @@ uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step)
     if (step == 0)
         workers_begin_epoch(&t->workers);
     dump_begin(t->dump, &t->workers, &t->block.step, epoch);
+    step_log_before(&t->log, &t->workers, &t->block.step);
     run_step(t, step);
+    step_log_after(&t->log, &t->workers, &t->block.step, tokens);
     return tokens;
 }
 
@@ -259,8 +261,8 @@ bool train_plan(struct train *t, struct error *err)
     t->segments = stream_segments(rows, c->data.bptt);
     t->steps = c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->workers - 1) / c->workers
                                                   : t->segments;
-    return plan_make(&t->plan, &t->dev, c, &network, &t->parameters, tokens * sizeof(uint32_t),
-                     err);
+    return plan_make(&t->plan, &t->dev, c, &network, &t->parameters,
+                     tokens * sizeof(uint32_t) + step_log_bytes(c, t->steps), err);
 }
 
 void train_prepare(struct train *t)
@@ -279,6 +281,7 @@ void train_prepare(struct train *t)
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
     t->lr_factor = 1;
     t->wire_holds = true;
+    step_log_create(&t->log, &t->workers, t->steps);
     t->dump = dump_create(c);
     upload_initial(t);
 }
@@ -314,6 +317,7 @@ void train_destroy(struct train *t)
             stream_destroy(&e->part[part], &t->dev);
         graph_destroy(&e->graph);
         stream_destroy(&t->data, &t->dev);
+        step_log_destroy(&t->log, &t->workers);
         step_block_destroy(&t->block);
         optimizer_destroy(&t->optimizer, &t->workers);
         workers_destroy(&t->workers);

@@ -12,6 +12,7 @@
 #include "sim/dump.h"
 #include "sim/optimizer.h"
 #include "sim/plan.h"
+#include "sim/step_log.h"
 #include "sim/worker.h"
 
 /* Forward alone, at a batch of its own, so that perplexity does not depend on K. */
@@ -43,6 +44,7 @@ struct train {
     bool wire_holds; /* with --verify-wire: every message so far was what was counted; ... */
     struct error wire_fault; /* ... else what was wrong */
     struct dump *dump;       /* NULL without --dump */
+    struct step_log log;     /* of --log-every */
 };
 
 /* Steps of an epoch, and how much memory the run needs; a text that is too short or a run that does not fit is a fault. */
