@@ -25,6 +25,8 @@
 #define END_OF_LINE "<eos>"
 #define RARE        "<unk>"
 
+const char *const text_part_names[] = {"train", "valid", "test", NULL};
+
 static const char *const part_file[TEXT_PARTS] = {"train.txt", "valid.txt", "test.txt"};
 
 /* Whether name is PREFIX.train.txt; what begins with a dot is hidden (macOS leaves ._ptb.train.txt

@@ -13,6 +13,9 @@
 
 enum text_part { TEXT_TRAIN, TEXT_VALID, TEXT_TEST, TEXT_PARTS };
 
+/* train, valid, test, NULL. */
+extern const char *const text_part_names[];
+
 struct text {
     uint32_t words; /* in the vocabulary */
     char **word;    /* [words]; NULL in a random text */

@@ -88,6 +88,21 @@ create table epochs (
     primary key (run_id, epoch)
 ) without rowid;
 
+-- What --log-every keeps.  Bytes are per worker, of this step alone; the others as in epochs.
+create table steps (
+    run_id     integer not null references runs (id) on delete cascade,
+    step       integer not null, -- of the run, from 0
+    epoch      integer not null,
+    loss       real,             -- the mean over the step's samples
+    lr         real,
+    samples    integer,
+    density    real,
+    bytes_up   real,
+    bytes_down real,
+    grad_norm  real,
+    primary key (run_id, step)
+) without rowid;
+
 create table tests (
     run_id      integer not null references runs (id) on delete cascade,
     which       text not null check (which in ('best', 'last')),

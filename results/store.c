@@ -716,6 +716,8 @@ static double perplexity_of(double loss)
 struct epoch_call {
     int64_t run;
     const struct epoch_row *row;
+    const struct step_row *steps;
+    size_t count;
 };
 
 static void bind_epoch(sqlite3_stmt *statement, const struct epoch_row *row)
@@ -754,6 +756,45 @@ static bool touch(struct store *store, int64_t run, struct error *err)
     return sqlite3_changes(store->db) == 1 || fail_gone(store, err);
 }
 
+static void bind_step(sqlite3_stmt *statement, const struct step_row *row)
+{
+    bind_integer(statement, ":step", (int64_t)row->step);
+    bind_less_is_better(statement, ":loss", row->loss);
+    bind_less_is_better(statement, ":lr", row->lr);
+    bind_integer(statement, ":samples", (int64_t)row->samples);
+    bind_less_is_better(statement, ":density", row->density);
+    bind_less_is_better(statement, ":bytes_up", row->bytes_up);
+    bind_less_is_better(statement, ":bytes_down", row->bytes_down);
+    bind_less_is_better(statement, ":grad_norm", row->grad_norm);
+}
+
+static bool write_steps(struct store *store, const struct epoch_call *call, struct error *err)
+{
+    sqlite3_stmt *statement;
+    bool ok = true;
+
+    if (call->count == 0)
+        return true;
+    statement = prepare(
+        store,
+        "insert or replace into steps (run_id, step, epoch, loss, lr, samples, density, bytes_up,"
+        " bytes_down, grad_norm)"
+        " values (:run, :step, :epoch, :loss, :lr, :samples, :density, :bytes_up, :bytes_down,"
+        " :grad_norm)",
+        err);
+    if (statement == NULL)
+        return false;
+    bind_integer(statement, ":run", call->run);
+    bind_integer(statement, ":epoch", call->row->epoch);
+    for (size_t i = 0; ok && i < call->count; i++) {
+        bind_step(statement, &call->steps[i]);
+        next_row(store, statement, &ok, err);
+        sqlite3_reset(statement);
+    }
+    sqlite3_finalize(statement);
+    return ok;
+}
+
 /* An epoch that is there already (of a run that was taken up again) is replaced. */
 static bool write_epoch(struct store *store, void *arg, struct error *err)
 {
@@ -773,16 +814,53 @@ static bool write_epoch(struct store *store, void *arg, struct error *err)
         return false;
     bind_integer(statement, ":run", call->run);
     bind_epoch(statement, call->row);
-    return execute(store, statement, err) && touch(store, call->run, err);
+    return execute(store, statement, err) && write_steps(store, call, err) &&
+           touch(store, call->run, err);
 }
 
-bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row, struct error *err)
+bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row,
+                 const struct step_row *steps, size_t count, struct error *err)
 {
-    struct epoch_call call = {run, row};
+    struct epoch_call call = {run, row, steps, count};
 
     if (!patiently(store, "begin immediate", write_epoch, &call, err))
         return false;
     fold_log(store);
+    return true;
+}
+
+struct steps_call {
+    int64_t run;
+    uint32_t every;
+    bool has;
+};
+
+static bool read_has_steps(struct store *store, void *arg, struct error *err)
+{
+    struct steps_call *call = arg;
+    sqlite3_stmt *statement =
+        prepare(store,
+                "select (select count(*) from steps where run_id = :run and step % :every = 0)"
+                "       >= (sum(steps) + :every - 1) / :every from epochs where run_id = :run",
+                err);
+    bool ok;
+
+    if (statement == NULL)
+        return false;
+    bind_integer(statement, ":run", call->run);
+    bind_integer(statement, ":every", call->every);
+    call->has = next_row(store, statement, &ok, err) && sqlite3_column_int(statement, 0);
+    sqlite3_finalize(statement);
+    return ok;
+}
+
+bool store_has_steps(struct store *store, int64_t run, uint32_t every, bool *has, struct error *err)
+{
+    struct steps_call call = {.run = run, .every = every};
+
+    if (!patiently(store, NULL, read_has_steps, &call, err))
+        return false;
+    *has = call.has;
     return true;
 }
 

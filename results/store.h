@@ -47,6 +47,13 @@ struct epoch_row {
     double seconds, samples_per_second;
 };
 
+/* A step that is kept; bytes and norm as in the epoch's row, of this step alone. */
+struct step_row {
+    uint64_t step, samples; /* step: in the run */
+    double loss, lr, density;
+    double bytes_up, bytes_down, grad_norm;
+};
+
 struct test_row {
     const char *which; /* best or last */
     const char *selected_on;
@@ -77,7 +84,13 @@ const char *store_notice(const struct store *store);
 bool store_claim(struct store *store, const struct run_row *row, bool again,
                  enum store_claim *claim, int64_t *run, struct error *err);
 
-bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row, struct error *err);
+/* steps: those of the epoch that are kept; NULL if there are none. */
+bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row,
+                 const struct step_row *steps, size_t count, struct error *err);
+
+/* Whether all is there that --log-every keeps of the run's epochs. */
+bool store_has_steps(struct store *store, int64_t run, uint32_t every, bool *has,
+                     struct error *err);
 
 /* Tests and the status at the end: done, diverged, stopped or failed. */
 bool store_finish(struct store *store, int64_t run, const char *status,

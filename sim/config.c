@@ -1,8 +1,10 @@
 #include "sim/config.h"
 
+#include <errno.h>
 #include <sha2.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "compressors/compressor.h"
 #include "sim/config_find.h"
@@ -52,11 +54,32 @@ static bool no_table(const struct tree *layers, struct error *err)
     return true;
 }
 
+/* The regime that train --save has noted in a file of weights. */
+static bool load_note(struct sources *s, const char *path, struct error *err)
+{
+    struct safetensors file;
+    const char *note;
+    bool ok;
+
+    if (!safetensors_open(&file, s->flags.file, err))
+        return false;
+    note = safetensors_metadata(&file, CONFIG_NOTE);
+    if (note != NULL)
+        ok = tree_parse(&s->regime, note, strlen(note), path, err);
+    else
+        ok = fail(err,
+                  "%.256s: does not say which regime it is of, as a file of train --save does; "
+                  "--regime REGIME says so",
+                  s->flags.file);
+    safetensors_close(&file);
+    return ok;
+}
+
 static bool load_regime(struct sources *s, const char *path, struct error *err)
 {
     const struct tree *tuned;
 
-    if (!tree_load(&s->regime, path, err))
+    if (s->flags.regime == NULL ? !load_note(s, path, err) : !tree_load(&s->regime, path, err))
         return false;
     if (s->regime->kind != TREE_OBJECT)
         return fail(err, "%s: not an object", path);
@@ -64,6 +87,8 @@ static bool load_regime(struct sources *s, const char *path, struct error *err)
     if (tuned != NULL)
         s->tuned = tree_copy(tuned);
     tree_remove(s->regime, "tuned");
+    if (s->flags.command == CONFIG_EVAL)
+        tree_remove(s->regime, "init"); /* what training began with */
     return no_table(s->flags.files, err) && no_table(s->flags.said, err) &&
            config_layer_prepare(s->regime, err);
 }
@@ -347,24 +372,51 @@ static bool build(struct config *c, struct sources *s, const char *path, struct 
     if (ok)
         config_told_fill(c, whole, path);
     tree_free(whole);
-    if (!ok || !config_keys_read_run(c, s->flags.run, err) || !put_regime_name(c, path, err) ||
-        !put_db(c, err) || !put_init(c, s->regime, err))
+    if (!ok || !config_keys_read_run(c, s->flags.run, err) || !put_db(c, err) ||
+        !put_init(c, s->regime, err))
         return false;
     memcpy(c->tuned, tuned, sizeof(tuned));
     put_effective(c);
-    return put_names(c, s, err);
+    return s->flags.command == CONFIG_EVAL ||
+           (put_regime_name(c, path, err) && put_names(c, s, err));
 }
 
-bool config_parse(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
+/* Of a run there are numbers, unless it was told to write its weights. */
+static bool find_weights(const char *file, struct error *err)
+{
+    return access(file, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR) ||
+           fail(err,
+                "%.256s: there is no such file; eval needs a weights file: train --save FILE "
+                "writes one",
+                file);
+}
+
+/* *path: a new string, or NULL after a fault. */
+static bool find_regime(const struct config_flags *flags, char **path, struct error *err)
+{
+    *path = NULL;
+    if (flags->command == CONFIG_EVAL && !find_weights(flags->file, err))
+        return false;
+    if (flags->regime != NULL)
+        return config_find(path, flags->regime, err);
+    *path = format_text("%s: " CONFIG_NOTE, flags->file);
+    return true;
+}
+
+static bool parse(struct config *c, enum config_command command, int argc, char **argv,
+                  bool *misuse, struct error *err)
 {
     struct sources s = {0};
     char *path;
     bool ok;
 
     memset(c, 0, sizeof(*c));
-    if (!config_flags_parse(&s.flags, argc, argv, misuse, err))
+    if (!config_flags_parse(&s.flags, command, argc, argv, misuse, err))
         return false;
-    ok = config_find(&path, s.flags.regime, err) && build(c, &s, path, err);
+    if (command == CONFIG_EVAL)
+        tree_put(s.flags.run, "init", tree_text(s.flags.file, s.flags.file));
+    ok = find_regime(&s.flags, &path, err) && build(c, &s, path, err);
+    c->noted = s.flags.regime == NULL;
     if (!ok)
         config_free(c);
     free(path);
@@ -387,6 +439,16 @@ void config_free(struct config *c)
     config_told_free(c);
     free(c->effective);
     memset(c, 0, sizeof(*c));
+}
+
+bool config_parse(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
+{
+    return parse(c, CONFIG_TRAIN, argc, argv, misuse, err);
+}
+
+bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
+{
+    return parse(c, CONFIG_EVAL, argc, argv, misuse, err);
 }
 
 bool config_each_regime(void (*show)(const char *name, const char *about, void *context),

@@ -11,6 +11,7 @@
 #ifndef SIM_CONFIG_H
 #define SIM_CONFIG_H
 
+#include "data/text.h"
 #include "sim/base.h"
 
 #include <stdio.h>
@@ -109,9 +110,12 @@ struct config {
     char data_root[1024]; /* --data; "" unless given */
     char name[256];       /* of the run */
     char init[1024];      /* the file of initial weights, or ""; its content is in the key */
+    enum text_part split; /* of eval: what is evaluated */
+    bool noted;           /* of eval: the regime is what the file of weights says it is of */
     uint32_t dump_steps;  /* 0: none */
     char dump[1024];      /* the folder where they go */
     char save[1024];      /* where the final weights go, or "" */
+    uint32_t log_every;   /* steps, of which one is kept; 0: none is */
     char experiment[128];
     bool again, json, fail_on_divergence, verify_wire, quiet;
 
@@ -141,8 +145,15 @@ struct config {
 bool config_parse(struct config *c, int argc, char **argv, bool *misuse, struct error *err);
 void config_free(struct config *c);
 
-/* The flags of train in groups, from the table that parses them. */
+/* The same for eval, which reads `FILE [flags]`: weights, which become c->init.  Their regime is the
+ * one that --regime names, else the one in the file's note CONFIG_NOTE. */
+bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, struct error *err);
+
+#define CONFIG_NOTE "config"
+
+/* The flags of train, or of eval, in groups, from the table that parses them. */
 void config_help(FILE *out);
+void config_help_eval(FILE *out);
 
 /* Calls show for every regime that a name finds, in order of names. */
 bool config_each_regime(void (*show)(const char *name, const char *about, void *context),

@@ -9,9 +9,9 @@
 
 #define DEPTH_MOST 8 /* dots in a path of --set */
 
-enum group { OF_REGIME, OF_METHOD, OF_RUN, OF_OUTPUT, GROUPS };
+enum group { OF_EVALUATION, OF_REGIME, OF_METHOD, OF_RUN, OF_OUTPUT, GROUPS };
 
-static const char *const group_titles[GROUPS] = {"Regime", "Method", "Run", "Output"};
+static const char *const group_titles[GROUPS] = {"Evaluation", "Regime", "Method", "Run", "Output"};
 
 enum takes {
     A_NUMBER,
@@ -23,6 +23,7 @@ enum takes {
     A_FILE,
     STEPS_AND_FOLDER,
     TUNED,
+    A_REGIME,
 };
 
 struct flag {
@@ -36,6 +37,9 @@ struct flag {
 
 /* In the order of the help. */
 static const struct flag flags_table[] = {
+    {"split", OF_EVALUATION, A_TEXT, "split", "PART", "test (default), valid or train"},
+    {"regime", OF_EVALUATION, A_REGIME, NULL, "REGIME", "in place of what the file says it is of"},
+
     {"workers", OF_REGIME, A_NUMBER, "workers", "N", "workers that train together (also -K N)"},
     {"batch", OF_REGIME, A_NUMBER, "batch", "N", "columns or samples of one worker a step"},
     {"total-batch", OF_REGIME, A_NUMBER, "total_batch", "N", "the same of all workers together"},
@@ -83,6 +87,8 @@ static const struct flag flags_table[] = {
     {"again", OF_RUN, NOTHING, "again", NULL, "repeat a run that is done"},
 
     {"save", OF_OUTPUT, A_TEXT, "save", "FILE", "write the final weights, as safetensors"},
+    {"log-every", OF_OUTPUT, A_NUMBER, "log_every", "N",
+     "keep loss and bytes of every N-th step (table steps); 0: none"},
     {"dump", OF_OUTPUT, STEPS_AND_FOLDER, "dump_steps", "STEPS DIR",
      "write what workers want, send and keep in the first STEPS steps"},
     {"json", OF_OUTPUT, NOTHING, "json", NULL, "the last line as JSON"},
@@ -93,6 +99,20 @@ static const struct flag flags_table[] = {
      "serialise each message and count its bytes again"},
 };
 
+/* Of those of train, what eval takes too. */
+static const char *const shared[] = {"set", "device", "threads", "data", "json", "quiet"};
+
+static bool belongs_to(const struct flag *flag, enum config_command command)
+{
+    size_t i = 0;
+
+    if (command == CONFIG_TRAIN || flag->group == OF_EVALUATION)
+        return (command == CONFIG_EVAL) == (flag->group == OF_EVALUATION);
+    while (i < ARRAY_LENGTH(shared) && strcmp(shared[i], flag->name) != 0)
+        i++;
+    return i < ARRAY_LENGTH(shared);
+}
+
 /* A flag as it was typed. */
 struct typed {
     const struct flag *flag;
@@ -102,10 +122,11 @@ struct typed {
     char *place;
 };
 
-static const struct flag *find_flag(const char *name, size_t length)
+static const struct flag *find_flag(enum config_command command, const char *name, size_t length)
 {
     for (size_t i = 0; i < ARRAY_LENGTH(flags_table); i++)
-        if (strncmp(flags_table[i].name, name, length) == 0 && flags_table[i].name[length] == '\0')
+        if (strncmp(flags_table[i].name, name, length) == 0 &&
+            flags_table[i].name[length] == '\0' && belongs_to(&flags_table[i], command))
             return &flags_table[i];
     return NULL;
 }
@@ -115,17 +136,18 @@ static bool has_twin(const struct flag *flag)
     return flag->takes == NOTHING || flag->takes == TUNED;
 }
 
-static bool unknown_flag(const char *argument, struct error *err)
+static bool unknown_flag(enum config_command command, const char *argument, struct error *err)
 {
     const char *names[ARRAY_LENGTH(flags_table)];
+    size_t count = 0;
     const char *name = argument + strspn(argument, "-");
     char *word = format_text("%.*s", (int)strcspn(name, "="), name);
     const char *nearest;
 
     for (size_t i = 0; i < ARRAY_LENGTH(flags_table); i++)
-        names[i] = flags_table[i].name;
-    nearest =
-        nearest_name(strncmp(word, "no-", 3) == 0 ? word + 3 : word, names, ARRAY_LENGTH(names));
+        if (belongs_to(&flags_table[i], command))
+            names[count++] = flags_table[i].name;
+    nearest = nearest_name(strncmp(word, "no-", 3) == 0 ? word + 3 : word, names, count);
     fail(err, "no such flag '%.*s'%s%s%s", (int)strcspn(argument, "="), argument,
          nearest != NULL ? "; did you mean '--" : "", nearest != NULL ? nearest : "",
          nearest != NULL ? "'?" : "");
@@ -134,22 +156,22 @@ static bool unknown_flag(const char *argument, struct error *err)
 }
 
 /* --name, --no-name, --name=value, -K, -KN; typed->flag stays NULL if it is none of these. */
-static void match_flag(struct typed *typed, const char *argument)
+static void match_flag(struct typed *typed, enum config_command command, const char *argument)
 {
     const char *name = argument + 2;
     size_t length;
 
     if (strncmp(argument, "-K", 2) == 0) {
-        typed->flag = find_flag("workers", strlen("workers"));
+        typed->flag = find_flag(command, "workers", strlen("workers"));
         typed->value = *name != '\0' ? name + (*name == '=') : NULL;
         return;
     }
     if (strncmp(argument, "--", 2) != 0)
         return;
     length = strcspn(name, "=");
-    typed->flag = find_flag(name, length);
+    typed->flag = find_flag(command, name, length);
     if (typed->flag == NULL && strncmp(name, "no-", 3) == 0) {
-        const struct flag *flag = find_flag(name + 3, length - 3);
+        const struct flag *flag = find_flag(command, name + 3, length - 3);
 
         typed->no = flag != NULL && has_twin(flag);
         typed->flag = typed->no ? flag : NULL;
@@ -167,12 +189,13 @@ static bool take_word(const char **word, const struct flag *flag, int argc, char
     return true;
 }
 
-static bool take_flag(struct typed *typed, int argc, char **argv, int *i, struct error *err)
+static bool take_flag(struct typed *typed, enum config_command command, int argc, char **argv,
+                      int *i, struct error *err)
 {
     *typed = (struct typed){0};
-    match_flag(typed, argv[*i]);
+    match_flag(typed, command, argv[*i]);
     if (typed->flag == NULL)
-        return unknown_flag(argv[*i], err);
+        return unknown_flag(command, argv[*i], err);
     if (has_twin(typed->flag) && typed->value != NULL)
         return fail(err, "--%s takes no value", typed->flag->name);
     if (has_twin(typed->flag))
@@ -274,6 +297,10 @@ static bool use_flag(struct config_flags *flags, const struct typed *typed, bool
         flags->no_tuned = typed->no;
         return true;
     }
+    if (flag->takes == A_REGIME) {
+        flags->regime = typed->value;
+        return true;
+    }
     if (flag->takes == A_FILE) {
         if (!tree_load(&layer, typed->value, err))
             return false;
@@ -284,7 +311,7 @@ static bool use_flag(struct config_flags *flags, const struct typed *typed, bool
     }
     if (layer == NULL)
         return false;
-    if (flag->group == OF_RUN || flag->group == OF_OUTPUT) {
+    if (flag->group == OF_EVALUATION || flag->group == OF_RUN || flag->group == OF_OUTPUT) {
         tree_merge(flags->run, layer);
         tree_free(layer);
         return true;
@@ -314,18 +341,22 @@ static bool no_two_batches(const struct config_flags *flags, struct error *err)
 static bool parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
                   struct error *err)
 {
+    bool train = flags->command == CONFIG_TRAIN;
+    const char **subject = train ? &flags->regime : &flags->file;
+    const char *what = train ? "regime" : "file";
+
     for (int i = 0; i < argc; i++) {
         struct typed typed;
         bool ok;
 
         *misuse = true;
         if (argv[i][0] != '-') {
-            if (flags->regime != NULL)
-                return fail(err, "two regimes, '%.64s' and '%.64s'", flags->regime, argv[i]);
-            flags->regime = argv[i];
+            if (*subject != NULL)
+                return fail(err, "two %ss, '%.64s' and '%.64s'", what, *subject, argv[i]);
+            *subject = argv[i];
             continue;
         }
-        if (!take_flag(&typed, argc, argv, &i, err))
+        if (!take_flag(&typed, flags->command, argc, argv, &i, err))
             return false;
         CHECK(typed.flag != NULL);
         *misuse = false;
@@ -338,15 +369,16 @@ static bool parse(struct config_flags *flags, int argc, char **argv, bool *misus
             return false;
     }
     *misuse = true;
-    if (flags->regime == NULL)
-        return fail(err, "no regime named");
+    if (*subject == NULL)
+        return fail(err, "no %s named", what);
     return no_two_batches(flags, err);
 }
 
-bool config_flags_parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
-                        struct error *err)
+bool config_flags_parse(struct config_flags *flags, enum config_command command, int argc,
+                        char **argv, bool *misuse, struct error *err)
 {
     *flags = (struct config_flags){
+        .command = command,
         .files = tree_new(TREE_LIST, NULL),
         .said = tree_new(TREE_LIST, NULL),
         .run = tree_new(TREE_OBJECT, "the command line"),
@@ -367,21 +399,43 @@ void config_flags_free(struct config_flags *flags)
     *flags = (struct config_flags){0};
 }
 
-void config_help(FILE *out)
+static void print_flag(FILE *out, const struct flag *flag)
 {
+    char *usage = format_text("--%s%s%s%s", has_twin(flag) ? "[no-]" : "", flag->name,
+                              flag->argument != NULL ? " " : "",
+                              flag->argument != NULL ? flag->argument : "");
+
+    fprintf(out, "  %-26s  %s\n", usage, flag->help);
+    free(usage);
+}
+
+static void print_help(FILE *out, enum config_command command)
+{
+    const char *before = "";
+
     for (unsigned g = 0; g < GROUPS; g++) {
-        fprintf(out, "%s%s:\n", g > 0 ? "\n" : "", group_titles[g]);
+        bool begun = false;
+
         for (size_t i = 0; i < ARRAY_LENGTH(flags_table); i++) {
             const struct flag *flag = &flags_table[i];
-            char *usage;
 
-            if (flag->group != g)
+            if (flag->group != g || !belongs_to(flag, command))
                 continue;
-            usage = format_text("--%s%s%s%s", has_twin(flag) ? "[no-]" : "", flag->name,
-                                flag->argument != NULL ? " " : "",
-                                flag->argument != NULL ? flag->argument : "");
-            fprintf(out, "  %-26s  %s\n", usage, flag->help);
-            free(usage);
+            if (!begun)
+                fprintf(out, "%s%s:\n", before, group_titles[g]);
+            print_flag(out, flag);
+            begun = true;
+            before = "\n";
         }
     }
+}
+
+void config_help(FILE *out)
+{
+    print_help(out, CONFIG_TRAIN);
+}
+
+void config_help_eval(FILE *out)
+{
+    print_help(out, CONFIG_EVAL);
 }

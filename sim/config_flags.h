@@ -1,5 +1,6 @@
 /*
- * config_flags.h -- the command line of train: one table that parses, and prints the help.
+ * config_flags.h -- the command line of train, and of eval: one table that parses, and prints the
+ * help.
  */
 #ifndef SIM_CONFIG_FLAGS_H
 #define SIM_CONFIG_FLAGS_H
@@ -8,8 +9,12 @@
 
 struct tree;
 
+enum config_command { CONFIG_TRAIN, CONFIG_EVAL };
+
 struct config_flags {
-    const char *regime; /* as it was typed */
+    enum config_command command;
+    const char *regime; /* as it was typed; of eval that of --regime, or NULL */
+    const char *file;   /* of eval: the weights */
     struct tree *files; /* a list of layers: of --with, in order */
     struct tree *said;  /* a list of layers: of flags and --set, in order */
     struct tree *run;   /* the keys of the run itself */
@@ -17,8 +22,8 @@ struct config_flags {
 };
 
 /* *misuse: it is the command line itself that is wrong. */
-bool config_flags_parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
-                        struct error *err);
+bool config_flags_parse(struct config_flags *flags, enum config_command command, int argc,
+                        char **argv, bool *misuse, struct error *err);
 void config_flags_free(struct config_flags *flags);
 
 #endif

@@ -475,9 +475,11 @@ static const struct key run_keys[] = {
     {"name", KEY_TEXT, offsetof(struct config, name), .high = 256},
     {"experiment", KEY_TEXT, offsetof(struct config, experiment), .high = 128},
     {"init", KEY_TEXT, offsetof(struct config, init), .low = 1, .high = 1024},
+    {"split", KEY_WORD, offsetof(struct config, split), .words = text_part_names},
     {"dump_steps", KEY_WHOLE, offsetof(struct config, dump_steps), .low = 1, .high = 1e6},
     {"dump", KEY_TEXT, offsetof(struct config, dump), .low = 1, .high = 1024},
     {"save", KEY_TEXT, offsetof(struct config, save), .low = 1, .high = 1024},
+    {"log_every", KEY_WHOLE, offsetof(struct config, log_every), .high = 1e9},
     {"again", KEY_YES_NO, offsetof(struct config, again), .high = 1},
     {"json", KEY_YES_NO, offsetof(struct config, json), .high = 1},
     {"quiet", KEY_YES_NO, offsetof(struct config, quiet), .high = 1},
@@ -500,6 +502,7 @@ void config_keys_defaults(struct config *c)
     c->ratio[0].ratio = 0.001;
     c->ratios = 1;
     snprintf(c->device, sizeof(c->device), "auto");
+    c->split = TEXT_TEST;
 }
 
 /* One place for the ratio, so that topk:ratio=0.01 and --ratio 0.01 are the same run: what the

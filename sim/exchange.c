@@ -59,6 +59,13 @@ double exchange_bytes_down(const struct workers *w, double message_bytes, uint64
     return received + (double)steps * exchange_dense_bytes(w);
 }
 
+double exchange_density(const struct workers *w, double entries, uint64_t steps)
+{
+    double dense = (double)(w->all.elements - w->compressed.elements);
+
+    return (entries / (w->count * (double)steps) + dense) / (double)w->all.elements;
+}
+
 double exchange_paper_bytes(const struct workers *w, double ratio)
 {
     double bytes = exchange_dense_bytes(w);

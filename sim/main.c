@@ -14,6 +14,7 @@
 #include "sim/bench.h"
 #include "sim/config.h"
 #include "sim/device.h"
+#include "sim/eval.h"
 #include "sim/run.h"
 #include "sim/show.h"
 #include "sim/version.h"
@@ -87,6 +88,22 @@ static int train(int argc, char **argv)
     config_free(c);
     free(c);
     return stopped_by != 0 ? die_of(stopped_by) : code;
+}
+
+static int evaluate(int argc, char **argv)
+{
+    struct config *c = allocate(1, sizeof(*c));
+    struct error err;
+    bool wrong = false;
+    int code = DONE;
+
+    if (!config_parse_eval(c, argc, argv, &wrong, &err))
+        code = wrong ? misuse("eval", err.text) : fault(&err);
+    else if (!eval(c, stdout, &err))
+        code = fault(&err);
+    config_free(c);
+    free(c);
+    return code;
 }
 
 /* Takes a --memory without a SPEC out of the arguments; the others are those of train. */
@@ -375,6 +392,8 @@ static int show_version(int argc, char **argv)
 static const struct command commands[] = {
     {"train", "REGIME [flags]", "train as K workers, every epoch a row in the database", train,
      config_help},
+    {"eval", "FILE [flags]", "loss and perplexity of the weights that train --save wrote", evaluate,
+     config_help_eval},
     {"show", "REGIME [flags]", "every key, its value and who said it; steps, bytes and memory",
      show_effective, show_help},
     {"bench", "REGIME [flags]", "where the time of a step goes, beside what the machine can do",

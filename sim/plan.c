@@ -60,20 +60,38 @@ static uint32_t group_size(const struct config *c, uint32_t groups)
     return (c->workers + groups - 1) / groups;
 }
 
-bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
-               const struct network *network, struct parameters *parameters, size_t data_bytes,
-               struct error *err)
+/* What is there to evaluate; fills and places *parameters. */
+static void begin(struct plan *plan, struct device *dev, const struct config *c,
+                  const struct network *network, struct parameters *parameters, size_t data_bytes)
 {
     struct shape eval = {1, c->evaluate.batch, c->evaluate.bptt};
-    size_t p;
 
     *plan = (struct plan){.available = device_memory_free(dev)};
     plan->part.evaluation = graph_measure(dev, parameters, network, eval, false);
     graph_place(parameters, c->compress_all);
-    p = parameters->length * sizeof(float);
-    plan->part.parameters = 3 * p + optimizer_bytes(c, parameters);
-    plan->part.workers = workers_bytes(c, parameters);
+    plan->part.parameters = 2 * parameters->length * sizeof(float);
     plan->part.data = data_bytes;
+}
+
+bool plan_evaluation(struct plan *plan, struct device *dev, const struct config *c,
+                     const struct network *network, struct parameters *parameters,
+                     size_t data_bytes, struct error *err)
+{
+    begin(plan, dev, c, network, parameters, data_bytes);
+    return fits(plan) ||
+           fail(err,
+                "the evaluation needs %.1f GiB of the device's memory, and %.1f GiB are free; a "
+                "smaller evaluate.batch might fit",
+                gib(plan->bytes), gib(plan->available));
+}
+
+bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
+               const struct network *network, struct parameters *parameters, size_t data_bytes,
+               struct error *err)
+{
+    begin(plan, dev, c, network, parameters, data_bytes);
+    plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters);
+    plan->part.workers = workers_bytes(c, parameters);
     for (uint32_t groups = 1; groups <= c->workers; groups++) {
         plan->group = group_size(c, groups);
         plan->streams = streams_for(dev, c, plan->group);

@@ -18,7 +18,7 @@ struct plan {
         size_t parameters; /* with their transposed copy, the best so far and the optimizer's */
         size_t workers;    /* what the workers keep from step to step */
         size_t evaluation; /* activations of its graph */
-        size_t data;
+        size_t data;       /* with the records of --log-every */
         struct lane_bytes lane; /* of each stream */
     } part;
 };
@@ -30,6 +30,11 @@ struct plan {
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                const struct network *network, struct parameters *parameters, size_t data_bytes,
                struct error *err);
+
+/* The same for evaluations alone: *plan then has neither groups nor streams. */
+bool plan_evaluation(struct plan *plan, struct device *dev, const struct config *c,
+                     const struct network *network, struct parameters *parameters,
+                     size_t data_bytes, struct error *err);
 
 /* Bytes that a worker sends in a step at a ratio.  The least there can be: with runs16 there may be
  * fillers, which depend on what is sent. */

@@ -171,6 +171,24 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
     return true;
 }
 
+/* The steps that --log-every keeps, a new array; before collect() clears their sums. */
+static struct step_row *collect_steps(struct train *t, size_t *count)
+{
+    const struct logged_step *step = step_log_take(&t->log, &t->workers, count);
+    struct step_row *rows = allocate(*count, sizeof(*rows));
+
+    for (size_t i = 0; i < *count; i++)
+        rows[i] = (struct step_row){.step = step[i].number,
+                                    .samples = step[i].tokens,
+                                    .loss = step[i].loss,
+                                    .lr = step[i].lr,
+                                    .density = step[i].density,
+                                    .bytes_up = step[i].bytes_up,
+                                    .bytes_down = step[i].bytes_down,
+                                    .grad_norm = step[i].grad_norm};
+    return rows;
+}
+
 /* What was added up on the device goes into the epoch's row, and is zero again. */
 static void collect(struct train *t, const struct tally *tally, struct epoch_row *row)
 {
@@ -179,7 +197,6 @@ static void collect(struct train *t, const struct tally *tally, struct epoch_row
     double steps = (double)tally->steps;
     double *norm = allocate(w->count, sizeof(*norm));
     double norms = 0;
-    double dense = (double)(w->all.elements - w->compressed.elements);
     struct traffic traffic = traffic_so_far(t);
 
     device_download(&t->dev, t->loss, w->loss_sum, t->loss_rows * sizeof(*t->loss));
@@ -192,7 +209,7 @@ static void collect(struct train *t, const struct tally *tally, struct epoch_row
     free(norm);
     row->train_loss = loss_mean(t, tally->tokens);
     row->grad_norm = norms / (k * steps);
-    row->density = ((double)traffic.entries / (k * steps) + dense) / (double)w->all.elements;
+    row->density = exchange_density(w, (double)traffic.entries, tally->steps);
     row->bytes_dense = steps * exchange_whole_bytes(w);
     row->bytes_up = exchange_bytes_up(w, (double)traffic.bytes, tally->steps);
     row->bytes_down = exchange_bytes_down(w, (double)traffic.bytes, tally->steps);
@@ -230,6 +247,20 @@ static void say_epoch(struct run *r, const struct epoch_row *row)
                  row->seconds, row->samples_per_second);
 }
 
+/* The epoch's row, and those of its steps. */
+static bool write_epoch(struct run *r, uint32_t epoch, const struct tally *tally,
+                        struct epoch_row *row, struct error *err)
+{
+    size_t count;
+    struct step_row *steps = collect_steps(&r->train, &count);
+    bool ok;
+
+    epoch_row(&r->train, epoch, tally, row);
+    ok = store_epoch(r->store, r->id, row, steps, count, err);
+    free(steps);
+    return ok;
+}
+
 static bool has_diverged(struct train *t, const struct epoch_row *row)
 {
     uint32_t diverged;
@@ -264,8 +295,7 @@ static bool epochs(struct run *r, enum run_status *status, struct error *err)
             *status = RUN_STOPPED;
             return true;
         }
-        epoch_row(&r->train, epoch, &tally, &row);
-        if (!store_epoch(r->store, r->id, &row, err))
+        if (!write_epoch(r, epoch, &tally, &row, err))
             return false;
         say_epoch(r, &row);
         if (has_diverged(&r->train, &row))
@@ -412,7 +442,11 @@ static bool save(struct run *r, struct error *err)
     size_t bytes = t->parameters.length * sizeof(float);
     float *params = allocate(1, bytes);
     char epoch[16];
-    struct safetensors_note notes[] = {{"key", c->key}, {"name", c->name}, {"epoch", epoch}};
+    struct safetensors_note notes[] = {{"key", c->key},
+                                       {RUN_NOTE_NAME, c->name},
+                                       {RUN_NOTE_EPOCH, epoch},
+                                       {RUN_NOTE_DATA, t->text.sha256},
+                                       {CONFIG_NOTE, c->effective}};
     bool ok;
 
     snprintf(epoch, sizeof(epoch), "%u", c->epochs - 1);
@@ -428,7 +462,7 @@ static bool can_write_files(const struct config *c, struct error *err)
     return (c->save[0] == '\0' || safetensors_writable(c->save, err)) && dump_folder(c, err);
 }
 
-/* A run that is done does not train again for the sake of a file. */
+/* A run that is done does not train again for the sake of a file, or of its steps. */
 static bool was_written(const char *path, const char *key, struct error *err)
 {
     struct safetensors s;
@@ -453,6 +487,20 @@ static bool files_were_written(const struct config *c, struct error *err)
     return ok;
 }
 
+static bool steps_were_kept(struct run *r, struct error *err)
+{
+    const struct config *c = r->config;
+    bool has = true;
+
+    if (c->log_every > 0 && !store_has_steps(r->store, r->id, c->log_every, &has, err))
+        return false;
+    return has ||
+           fail(err,
+                "%s: the steps of --log-every %u of %s were not kept, for the run is done; --again "
+                "repeats it",
+                c->db, c->log_every, c->name);
+}
+
 /* Nothing is written before data and device are known to be there. */
 static bool run_through(struct run *r, enum run_status *status, char **summary, struct error *err)
 {
@@ -473,7 +521,7 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
         return false;
     if (c->save[0] != '\0' && *status == RUN_DONE && !save(r, err))
         return false;
-    if (*status == RUN_ALREADY_DONE && !files_were_written(c, err))
+    if (*status == RUN_ALREADY_DONE && !(steps_were_kept(r, err) && files_were_written(c, err)))
         return false;
     return store_summary(r->store, r->id, c->json, summary, err);
 }

@@ -8,6 +8,11 @@
 
 struct train;
 
+/* What --save notes in a file of weights, besides CONFIG_NOTE. */
+#define RUN_NOTE_NAME  "name"
+#define RUN_NOTE_EPOCH "epoch"
+#define RUN_NOTE_DATA  "data_sha256"
+
 enum run_status {
     RUN_DONE,
     RUN_ALREADY_DONE,

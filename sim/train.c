@@ -151,7 +151,9 @@ uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step)
     if (step == 0)
         workers_begin_epoch(&t->workers);
     dump_begin(t->dump, &t->workers, &t->block.step, epoch);
+    step_log_before(&t->log, &t->workers, &t->block.step);
     run_step(t, step);
+    step_log_after(&t->log, &t->workers, &t->block.step, tokens);
     return tokens;
 }
 
@@ -207,14 +209,16 @@ static struct network network_of(const struct train *t)
                             t->text.words};
 }
 
-static void evaluation_create(struct train *t, const struct network *network)
+/* Of the parts from first to last. */
+static void evaluation_create(struct train *t, const struct network *network, enum text_part first,
+                              enum text_part last)
 {
     const struct config *c = t->config;
     struct evaluation *e = &t->evaluation;
     struct shape most = {1, c->evaluate.batch, c->evaluate.bptt};
 
     graph_create(&e->graph, &t->dev, &t->parameters, network, most, false);
-    for (int part = TEXT_VALID; part < TEXT_PARTS; part++)
+    for (enum text_part part = first; part <= last; part++)
         stream_create(&e->part[part], &t->dev, t->text.part[part].token, t->text.part[part].count,
                       c->evaluate.batch);
     e->state = device_alloc(&t->dev, c->evaluate.batch * e->graph.state * sizeof(float));
@@ -231,23 +235,22 @@ static void upload_initial(struct train *t)
     free(params);
 }
 
-/* Every part must have at least two tokens for each of its columns. */
-static bool check_columns(const struct train *t, struct error *err)
+/* A part must have at least two tokens for each of its columns. */
+static bool check_columns(const struct train *t, enum text_part part, uint32_t columns,
+                          const char *fewer, struct error *err)
 {
-    static const char *const names[] = {"train", "valid", "test"};
-    const struct config *c = t->config;
+    size_t tokens = t->text.part[part].count;
 
-    for (int part = 0; part < TEXT_PARTS; part++) {
-        uint32_t columns = part == TEXT_TRAIN ? workers_columns(c) : c->evaluate.batch;
+    return tokens / columns >= 2 ||
+           fail(err,
+                "the %s text has %zu tokens, too few for %u columns of at least 2; fewer %s would "
+                "do",
+                text_part_names[part], tokens, columns, fewer);
+}
 
-        if (t->text.part[part].count / columns < 2)
-            return fail(err,
-                        "the %s text has %zu tokens, too few for %u columns of at least 2; fewer "
-                        "%s would do",
-                        names[part], t->text.part[part].count, columns,
-                        part == TEXT_TRAIN ? "--workers or a smaller --batch" : "evaluate.batch");
-    }
-    return true;
+static bool check_evaluated(const struct train *t, enum text_part part, struct error *err)
+{
+    return check_columns(t, part, t->config->evaluate.batch, "evaluate.batch", err);
 }
 
 bool train_plan(struct train *t, struct error *err)
@@ -259,13 +262,14 @@ bool train_plan(struct train *t, struct error *err)
 
     for (int part = 0; part < TEXT_PARTS; part++)
         tokens += t->text.part[part].count;
-    if (!check_columns(t, err))
+    if (!check_columns(t, TEXT_TRAIN, workers_columns(c), "--workers or a smaller --batch", err) ||
+        !check_evaluated(t, TEXT_VALID, err) || !check_evaluated(t, TEXT_TEST, err))
         return false;
     t->segments = stream_segments(rows, c->data.bptt);
     t->steps = c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->workers - 1) / c->workers
                                                   : t->segments;
-    return plan_make(&t->plan, &t->dev, c, &network, &t->parameters, tokens * sizeof(uint32_t),
-                     err);
+    return plan_make(&t->plan, &t->dev, c, &network, &t->parameters,
+                     tokens * sizeof(uint32_t) + step_log_bytes(c, t->steps), err);
 }
 
 void train_prepare(struct train *t)
@@ -279,13 +283,31 @@ void train_prepare(struct train *t)
     step_block_create(&t->block, &t->workers);
     stream_create(&t->data, &t->dev, t->text.part[TEXT_TRAIN].token, t->text.part[TEXT_TRAIN].count,
                   workers_columns(c));
-    evaluation_create(t, &network);
+    evaluation_create(t, &network, TEXT_VALID, TEXT_TEST);
     t->loss_rows = workers_rows(c);
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
     t->lr_factor = 1;
     t->wire_holds = true;
+    step_log_create(&t->log, &t->workers, t->steps);
     t->dump = dump_create(c);
     upload_initial(t);
+}
+
+bool train_plan_evaluation(struct train *t, enum text_part part, struct error *err)
+{
+    struct network network = network_of(t);
+    size_t bytes = t->text.part[part].count * sizeof(uint32_t);
+
+    return check_evaluated(t, part, err) &&
+           plan_evaluation(&t->plan, &t->dev, t->config, &network, &t->parameters, bytes, err);
+}
+
+void train_prepare_evaluation(struct train *t, enum text_part part)
+{
+    struct network network = network_of(t);
+
+    workers_create_weights(&t->workers, &t->dev, t->config, &t->parameters);
+    evaluation_create(t, &network, part, part);
 }
 
 void train_destroy(struct train *t)
@@ -298,10 +320,11 @@ void train_destroy(struct train *t)
         device_free(&t->dev, e->loss,
                     (size_t)c->evaluate.batch * c->evaluate.bptt * sizeof(double));
         device_free(&t->dev, e->state, c->evaluate.batch * e->graph.state * sizeof(float));
-        for (int part = TEXT_VALID; part < TEXT_PARTS; part++)
+        for (int part = 0; part < TEXT_PARTS; part++)
             stream_destroy(&e->part[part], &t->dev);
         graph_destroy(&e->graph);
         stream_destroy(&t->data, &t->dev);
+        step_log_destroy(&t->log, &t->workers);
         step_block_destroy(&t->block);
         optimizer_destroy(&t->optimizer, &t->workers);
         workers_destroy(&t->workers);

@@ -12,12 +12,13 @@
 #include "sim/dump.h"
 #include "sim/optimizer.h"
 #include "sim/plan.h"
+#include "sim/step_log.h"
 #include "sim/worker.h"
 
 /* Forward alone, at a batch of its own, so that perplexity does not depend on K. */
 struct evaluation {
     struct graph graph;
-    struct stream part[TEXT_PARTS];
+    struct stream part[TEXT_PARTS]; /* those that can be evaluated */
     float *state;
     double *loss; /* [batch][bptt] sums over the segments */
 };
@@ -43,6 +44,7 @@ struct train {
     bool wire_holds; /* with --verify-wire: every message so far was what was counted; ... */
     struct error wire_fault; /* ... else what was wrong */
     struct dump *dump;       /* NULL without --dump */
+    struct step_log log;     /* of --log-every */
 };
 
 /* Steps of an epoch, and how much memory the run needs; a text that is too short or a run that does not fit is a fault. */
@@ -60,6 +62,11 @@ double train_evaluate(struct train *t, enum text_part part, const float *params,
 /* What the regime's rule makes of the learning rate when an epoch has ended: improved tells
  * whether its validation loss is below the best before it. */
 void train_next_lr(struct train *t, uint32_t epoch, bool improved);
+
+/* In place of train_plan() and train_prepare() where no step is to come, but evaluations of one part
+ * of the text: needs no more than they do. */
+bool train_plan_evaluation(struct train *t, enum text_part part, struct error *err);
+void train_prepare_evaluation(struct train *t, enum text_part part);
 
 /* Frees all and closes the device. */
 void train_destroy(struct train *t);

@@ -122,11 +122,9 @@ static size_t block_bytes(const struct workers *w)
     return sizeof(struct step) + w->compressed.count * sizeof(uint32_t) + w->count * sizeof(float);
 }
 
-void workers_create(struct workers *w, struct device *dev, const struct config *c,
-                    const struct network *network, struct parameters *parameters, uint32_t group,
-                    uint32_t lanes)
+void workers_create_weights(struct workers *w, struct device *dev, const struct config *c,
+                            struct parameters *parameters)
 {
-    size_t rows = workers_rows(c);
     size_t p;
 
     *w = (struct workers){.dev = dev,
@@ -134,14 +132,26 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
                           .method = workers_method(c),
                           .memory = memory_find(c->memory.name),
                           .count = c->workers,
-                          .group = group,
-                          .lanes = lanes,
-                          .parameters = parameters,
-                          .state_samples = workers_columns(c)};
+                          .parameters = parameters};
     layouts_create(dev, parameters, &w->all, &w->compressed);
     p = w->all.length * sizeof(float);
     w->params = device_alloc(dev, p);
     w->transposed = device_alloc(dev, p);
+    w->diverged = device_alloc(dev, sizeof(*w->diverged));
+}
+
+void workers_create(struct workers *w, struct device *dev, const struct config *c,
+                    const struct network *network, struct parameters *parameters, uint32_t group,
+                    uint32_t lanes)
+{
+    size_t rows = workers_rows(c);
+    size_t p;
+
+    workers_create_weights(w, dev, c, parameters);
+    w->group = group;
+    w->lanes = lanes;
+    w->state_samples = workers_columns(c);
+    p = w->all.length * sizeof(float);
     for (uint32_t i = 0; i < memory_slabs(w->memory); i++)
         w->memory_slab[i] = device_alloc(dev, w->count * p);
     for (uint32_t i = 0; i < method_slabs(&w->method); i++)
@@ -153,7 +163,6 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
     w->square = device_alloc(dev, w->count * sizeof(*w->square));
     w->norm_sum = device_alloc(dev, w->count * sizeof(*w->norm_sum));
     w->loss_sum = device_alloc(dev, rows * sizeof(*w->loss_sum));
-    w->diverged = device_alloc(dev, sizeof(*w->diverged));
     w->traffic = device_alloc(dev, w->compressed.count * sizeof(*w->traffic));
     for (uint32_t i = 0; i < w->lanes; i++)
         lane_create(w, &w->lane[i], network);

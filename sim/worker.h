@@ -86,6 +86,10 @@ size_t workers_rows(const struct config *c);
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
                     const struct network *network, struct parameters *parameters, uint32_t group,
                     uint32_t lanes);
+
+/* What an evaluation needs of them: parameters and their transposed copy; they cannot step. */
+void workers_create_weights(struct workers *w, struct device *dev, const struct config *c,
+                            struct parameters *parameters);
 void workers_destroy(struct workers *w);
 
 /* What workers_create() would allocate besides parameters and lanes, and for one lane. */

@@ -6,7 +6,7 @@
 
 lines() { [ "$(wc -l <"$1")" -eq "$2" ]; }
 
-# Exit code, and what the one stream says; the other one is silent.
+# Exit code, and what the one stream says; the other one is silent.  In place of that of facts.sh.
 says() { # says CODE PATTERN ARGUMENT...
     local expected=$1 pattern=$2
     shift 2

@@ -39,6 +39,22 @@ err_has() { grep -qE -- "$1" err; }
 is_empty() { [ ! -s "$1" ]; }
 sql() { sqlite3 -readonly -cmd '.timeout 10000' "$@"; }
 
+# Exit code, what stdout says (- for nothing), what stderr says.
+says() { # says CODE STDOUT STDERR ARGUMENT...
+    local expected=$1 stdout=$2 stderr=$3
+    shift 3
+    gradpress "$@"
+    fact "exit code $expected" ends_with "$expected"
+    if [ "$stdout" = - ]; then fact "nothing on stdout" is_empty out; else fact "stdout has: $stdout" out_has "$stdout"; fi
+    if [ "$stderr" = - ]; then fact "nothing on stderr" is_empty err; else fact "stderr has: $stderr" err_has "$stderr"; fi
+}
+
+# What JSON on stdout has at a path.
+json() { sqlite3 :memory: "select json_extract(readfile('out'), '$1')"; }
+is() { # is VALUE PATH
+    [ "$(json "$2")" = "$1" ] || { echo "  $2: $(json "$2"), not $1" && false; }
+}
+
 # A text of 20 words, each of which has two that follow it.
 awk 'BEGIN {
     for (part = 0; part < 3; part++)

@@ -17,10 +17,10 @@ levels=(
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire.* sim/weights.*'
     'compressors/*.* models/*.*'
     'sim/worker.*'
-    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.*'
+    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.*'
     'sim/train.*'
     'results/*.*'
-    'sim/run.* sim/show.* sim/bench.*'
+    'sim/run.* sim/show.* sim/bench.* sim/eval.*'
     'sim/main.c'
     'tests/*.*'
 )

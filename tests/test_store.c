@@ -172,7 +172,7 @@ static void write_epoch(struct store *store, int64_t run, const struct epoch_row
 {
     struct error err;
 
-    if (!store_epoch(store, run, row, &err)) {
+    if (!store_epoch(store, run, row, NULL, 0, &err)) {
         fprintf(stderr, "%s\n", err.text);
         CHECK(!"written");
     }
@@ -265,7 +265,7 @@ static void a_fresh_file_has_the_tables(void **state)
     assert_answer(path,
                   "select group_concat(name) from (select name from sqlite_master"
                   " where type in ('table', 'view') and name not like 'sqlite_%' order by name)",
-                  "epochs,runs,settings,summary,tests");
+                  "epochs,runs,settings,steps,summary,tests");
     assert_answer(path, "pragma user_version", "1");
     assert_answer(path, "pragma application_id", "1735549284");
     assert_answer(path, "pragma journal_mode", "wal");
@@ -633,7 +633,7 @@ static void an_epoch_of_a_run_begun_anew_is_refused(void **state)
     assert_int_equal(claim_key(store, "a", &old), STORE_NEW);
     run_raw(path, "update runs set pid_started = 1");
     assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
-    assert_false(store_epoch(store, old, &row, &err));
+    assert_false(store_epoch(store, old, &row, NULL, 0, &err));
     assert_non_null(strstr(err.text, "begun anew"));
     assert_false(store_finish(store, old, "done", NULL, 0, &err));
     assert_non_null(strstr(err.text, "begun anew"));
@@ -681,6 +681,53 @@ static void what_is_not_finite_never_ranks_best(void **state)
     assert_answer(path, "select round(perplexity, 6) from epochs where epoch = 4", "44.5");
     assert_answer(path, "select epoch from epochs order by perplexity is null, perplexity", "4");
     assert_answer(path, "select best_epoch from summary", "4");
+    free(path);
+}
+
+static bool has_steps(struct store *store, int64_t run, uint32_t every)
+{
+    struct error err;
+    bool has;
+
+    CHECK(store_has_steps(store, run, every, &has, &err));
+    return has;
+}
+
+/* Two epochs of 5 steps, of which every second is kept, each once. */
+static void steps_are_kept_beside_their_epoch(void **state)
+{
+    char *path = path_of(__func__);
+    struct store *store = open_store(path);
+    struct step_row steps[] = {{.step = 0, .loss = 4}, {.step = 2, .loss = 3}, {.step = 4}};
+    struct epoch_row row = an_epoch(0);
+    struct error err;
+    int64_t run;
+
+    row.steps = 5;
+    assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
+    assert_false(has_steps(store, run, 2));
+    for (int twice = 0; twice < 2; twice++)
+        assert_true(store_epoch(store, run, &row, steps, 3, &err));
+    assert_true(has_steps(store, run, 2));
+    assert_false(has_steps(store, run, 1));
+    row.epoch = 1;
+    assert_true(store_epoch(store, run, &row, NULL, 0, &err));
+    assert_false(has_steps(store, run, 2));
+    assert_true(has_steps(store, run, 10));
+    steps[0] = (struct step_row){.step = 6, .loss = NAN, .samples = 40, .bytes_up = 1.5};
+    steps[1] = (struct step_row){.step = 8, .loss = 2};
+    assert_true(store_epoch(store, run, &row, steps, 2, &err));
+    assert_true(has_steps(store, run, 2));
+    assert_answer(path, "select group_concat(epoch || ' ' || step) from steps",
+                  "0 0,0 2,0 4,1 6,1 8");
+    assert_answer(path,
+                  "select loss = 9e999 and samples = 40 and bytes_up = 1.5 from steps"
+                  " where step = 6",
+                  "1");
+    finish(store, run, "stopped");
+    assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
+    assert_answer(path, "select count(*) from steps", "0");
+    store_close(store);
     free(path);
 }
 
@@ -1111,6 +1158,7 @@ int main(void)
         cmocka_unit_test(of_many_differences_some_are_named_and_the_rest_counted),
         cmocka_unit_test(an_epoch_of_a_run_begun_anew_is_refused),
         cmocka_unit_test(what_is_not_finite_never_ranks_best),
+        cmocka_unit_test(steps_are_kept_beside_their_epoch),
         cmocka_unit_test(an_epoch_written_twice_is_replaced),
         cmocka_unit_test(times_are_iso_8601_with_milliseconds),
         cmocka_unit_test(an_unknown_status_is_refused),

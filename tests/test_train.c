@@ -437,6 +437,46 @@ static void evaluation_scores_every_predicted_token(void **state)
     assert_true(fabs(loss[1] - loss[0]) < 1e-6 && fabs(loss[2] - loss[0]) < 1e-6);
 }
 
+/* As `gradpress eval` does it, with the text of that part alone: of the run's parameters,
+ * to the bit, in a fraction of its memory. */
+static void an_evaluation_alone_is_that_of_the_run(void **state)
+{
+    struct run r = {
+        .workers = 5, .batch = 3, .steps = 4, .more = SGD ", \"compressor\": \"dgc:ratio=0.1\""};
+    struct train t, alone;
+    struct config *c;
+    struct error err;
+    uint64_t scored[2];
+    double loss[2];
+    float *params;
+    size_t bytes;
+
+    start(&t, &c, &r);
+    take_steps(&t, r.steps);
+    loss[0] = train_evaluate(&t, TEXT_VALID, t.workers.params, &scored[0]);
+    params = harness_download(&t, t.workers.params, t.parameters.length);
+    bytes = t.dev.bytes;
+    train_destroy(&t);
+
+    alone = (struct train){.config = c};
+    alone.text.words = WORDS;
+    alone.text.word = allocate(WORDS, sizeof(*alone.text.word));
+    alone.text.part[TEXT_VALID] = (struct text_tokens){1999, harness_tokens(5, WORDS, 1999)};
+    harness_open(&alone.dev, device);
+    assert_false(train_plan_evaluation(&alone, TEXT_TEST, &err));
+    assert_non_null(strstr(err.text, "the test text has 0 tokens, too few"));
+    assert_true(train_plan_evaluation(&alone, TEXT_VALID, &err));
+    train_prepare_evaluation(&alone, TEXT_VALID);
+    device_upload(&alone.dev, alone.workers.params, params,
+                  alone.parameters.length * sizeof(*params));
+    loss[1] = train_evaluate(&alone, TEXT_VALID, alone.workers.params, &scored[1]);
+    assert_memory_equal(&loss[0], &loss[1], sizeof(loss[0]));
+    assert_int_equal(scored[0], scored[1]);
+    assert_true(alone.dev.bytes < bytes / 4);
+    free(params);
+    stop(&alone, c);
+}
+
 /* algorithms.md 1.1 and cases.md 13: columns, rows, segments of the Penn Treebank. */
 static void segments_and_scored_tokens_are_the_references(void **state)
 {
@@ -503,6 +543,71 @@ static void counted_bytes_are_those_of_the_packed_messages(void **state)
     }
 }
 
+/* The steps of two epochs that --log-every keeps, to be freed, and what all steps add up to. */
+static struct logged_step *logged(const struct run *r, size_t *count, double *loss, float **params)
+{
+    struct logged_step *steps = allocate(1000, sizeof(*steps));
+    struct config *c;
+    struct train t;
+
+    *count = 0;
+    *loss = 0;
+    start(&t, &c, r);
+    for (uint32_t epoch = 0; epoch < 2; epoch++) {
+        const struct logged_step *of_epoch;
+        size_t n;
+
+        for (uint64_t step = 0; step < t.steps; step++)
+            train_step(&t, epoch, step);
+        of_epoch = step_log_take(&t.log, &t.workers, &n);
+        assert_true(*count + n <= 1000);
+        if (n > 0)
+            memcpy(steps + *count, of_epoch, n * sizeof(*steps));
+        *count += n;
+    }
+    device_download(&t.dev, t.loss, t.workers.loss_sum, t.loss_rows * sizeof(*t.loss));
+    for (size_t i = 0; i < t.loss_rows; i++)
+        *loss += t.loss[i];
+    *params = harness_download(&t, t.workers.params, t.parameters.length);
+    stop(&t, c);
+    return steps;
+}
+
+/* The sums go on over both epochs here, and each step is still its own. */
+static void kept_steps_are_those_of_the_run_and_change_nothing(void **state)
+{
+    static const char *const flags[][3] = {{NULL}, {"--log-every", "1"}, {"--log-every", "3"}};
+    struct run r = {.workers = 5, .batch = 3, .more = SGD ", \"compressor\": \"dgc:ratio=0.1\""};
+    struct logged_step *steps[3];
+    float *params[3];
+    size_t count[3], n;
+    double loss[3], sum = 0;
+
+    for (int i = 0; i < 3; i++) {
+        r.flags = flags[i];
+        steps[i] = logged(&r, &count[i], &loss[i], &params[i]);
+    }
+    free(params[2]);
+    params[2] = trained(&(struct run){.workers = 5, .batch = 3, .more = r.more, .steps = 38}, &n);
+    assert_memory_equal(params[0], params[1], n * sizeof(float));
+    assert_memory_equal(params[0], params[2], n * sizeof(float));
+    assert_int_equal(count[0], 0);
+    assert_int_equal(count[1], 38);
+    assert_int_equal(count[2], 13);
+    for (size_t i = 0; i < count[1]; i++) {
+        assert_int_equal(steps[1][i].number, i);
+        assert_true(steps[1][i].grad_norm > 0 && steps[1][i].density < 0.5);
+        sum += steps[1][i].loss * (double)steps[1][i].tokens;
+    }
+    assert_true(fabs(sum / loss[1] - 1) < 1e-12);
+    for (size_t i = 0; i < count[2]; i++)
+        assert_memory_equal(&steps[2][i], &steps[1][3 * i], sizeof(steps[2][i]));
+    for (int i = 0; i < 3; i++) {
+        free(steps[i]);
+        free(params[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -522,9 +627,11 @@ int main(void)
         cmocka_unit_test(learning_rates_follow_their_rules),
         cmocka_unit_test(steps_allocate_nothing_after_the_first_two),
         cmocka_unit_test(evaluation_scores_every_predicted_token),
+        cmocka_unit_test(an_evaluation_alone_is_that_of_the_run),
         cmocka_unit_test(segments_and_scored_tokens_are_the_references),
         cmocka_unit_test(a_run_that_does_not_fit_is_refused_in_a_sentence),
         cmocka_unit_test(counted_bytes_are_those_of_the_packed_messages),
+        cmocka_unit_test(kept_steps_are_those_of_the_run_and_change_nothing),
     };
     int failed = 0;
 
