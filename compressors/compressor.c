@@ -2,24 +2,36 @@
 
 #include <string.h>
 
+extern const struct compressor clt_k_compressor;
 extern const struct compressor dgc_compressor;
 extern const struct compressor gradient_dropping_compressor;
+extern const struct compressor gtopk_compressor;
 extern const struct compressor none_compressor;
+extern const struct compressor powersgd_compressor;
 extern const struct compressor topk_compressor;
 
 const struct compressor *const compressors[] = {
-    &dgc_compressor, &gradient_dropping_compressor, &none_compressor, &topk_compressor, NULL,
+    &clt_k_compressor,
+    &dgc_compressor,
+    &gradient_dropping_compressor,
+    &gtopk_compressor,
+    &none_compressor,
+    &powersgd_compressor,
+    &topk_compressor,
+    NULL,
 };
 
 extern const struct quantiser bf16_quantiser;
 extern const struct quantiser efsignsgd_quantiser;
 extern const struct quantiser fp16_quantiser;
 extern const struct quantiser qsgd_quantiser;
+extern const struct quantiser signsgd_quantiser;
+extern const struct quantiser signum_quantiser;
 extern const struct quantiser terngrad_quantiser;
 
 const struct quantiser *const quantisers[] = {
-    &bf16_quantiser, &efsignsgd_quantiser, &fp16_quantiser,
-    &qsgd_quantiser, &terngrad_quantiser,  NULL,
+    &bf16_quantiser,    &efsignsgd_quantiser, &fp16_quantiser,     &qsgd_quantiser,
+    &signsgd_quantiser, &signum_quantiser,    &terngrad_quantiser, NULL,
 };
 
 static const struct {

@@ -26,9 +26,16 @@ struct layout;
 struct message;
 struct step;
 
-/* Messages of a GATHER go to everybody as they are; those of a SUM could be added up on the way, so
- * what comes back is as large as one.  exchange.h counts accordingly. */
-enum exchange { GATHER, SUM };
+/* How messages get to everybody:
+ *
+ *     GATHER     as they are
+ *     SUM        added up on the way, so that what comes back is as large as one
+ *     VOTE       signs; what comes back is the sign that most have sent, and is the update itself
+ *     TREE       two and two are merged to one as large, till one is left, which everybody gets
+ *     BROADCAST  one worker's alone
+ *
+ * exchange.h counts accordingly. */
+enum exchange { GATHER, SUM, VOTE, TREE, BROADCAST };
 
 #define COMPRESSOR_SLABS 2
 
@@ -49,6 +56,9 @@ struct call {
     const float *scale;           /* [workers] ... so many times themselves, ... */
     const float *params;          /* [stride] ... with weight decay of these; NULL: without */
     float *own[COMPRESSOR_SLABS]; /* [workers][stride] the method's state of each worker */
+
+    float *common;               /* [compressor.common()] state that is the same everywhere */
+    const struct rounds *rounds; /* what came of earlier rounds, and of the last; NULL: one round */
 };
 
 enum target_how { ADD, SUBTRACT, CLEAR };
@@ -78,19 +88,40 @@ struct compressor {
     bool no_warmup;     /* a regime's warm-up of the ratio is not applied */
     bool contraction;   /* |g - decode(encode(g))| <= |g|, less where g is not 0: tested too */
     enum exchange exchange;
-    bool counted; /* how many entries there are is for the data to say, and is sent */
-    bool agreed;  /* all workers know the indices, which are not sent */
+    bool no_quantiser; /* its values must stay floats */
+    bool together;     /* wants the gradients of all workers at once: one group */
+    bool counted;      /* how many entries there are is for the data to say, and is sent */
+    bool agreed;       /* all workers know the indices, which are not sent */
     const char *own[COMPRESSOR_SLABS + 1]; /* names of its state of each worker, zero at first */
 
     /* The message: indices of entries and their values, room() the most of a tensor; or, without
-     * room(), every entry's value. */
+     * indices, room() values; or, without room(), every entry's value. */
     size_t (*room)(const struct call *call, uint32_t tensor);
+    bool no_indices;
+
+    /* Optional: a round before the last one, whose message has indices or values, so many of each
+     * tensor.  What the exchange makes of it is in call->rounds when the last one is encoded. */
+    struct first_round {
+        enum exchange exchange;
+        bool indices; /* alone; else values */
+        size_t (*room)(const struct call *call, uint32_t tensor);
+        void (*encode)(const struct call *call, struct message *out);
+    } first;
+
+    /* Of a TREE, optional: whether a value is lost that was dropped on the way while its index got to
+     * the end by another one. */
+    bool (*loses)(const double *settings);
+
+    size_t (*common)(const struct call *call);             /* floats of state for all; optional */
+    void (*start)(const struct call *call, uint64_t seed); /* its first values */
 
     void (*encode)(const struct call *call, struct message *out);
+    void (*receive)(const struct call *call, const struct message *in); /* optional: of common */
     void (*decode)(const struct call *call, const struct message *in, struct target target);
 
     /* As the method's paper counts one tensor of n entries at a ratio below 1: the entries that are
-     * sent, and bits of an entry besides its value.  The worked examples are in tests/test_wire.c. */
+     * sent (of messages without indices the values in their rooms count), and bits of an entry besides
+     * its value.  The worked examples are in tests/test_wire.c. */
     double (*paper_entries)(size_t n, double ratio);
     double paper_index_bits;
 };
@@ -105,6 +136,9 @@ struct quantiser {
     const char *memory;
     bool unbiased, contraction; /* as a compressor's, of the values it gets */
     bool summable;              /* codes can be added up on the way, as floats can */
+    bool votes;                 /* signs that are counted: see VOTE; stands alone, no residual */
+    bool (*shares)(const double *settings); /* one scalar for all workers, the largest: then codes
+                                               can be added up; optional */
 
     struct code_form (*form)(const double *settings);
     void (*encode)(const struct call *call, struct message *m);

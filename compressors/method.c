@@ -1,6 +1,7 @@
 #include "compressors/method.h"
 
-#include "sim/wire.h"
+#include "compressors/rounds.h"
+#include "sim/layout.h"
 
 #include <string.h>
 
@@ -19,9 +20,25 @@ uint32_t method_slabs(const struct method *m)
     return count;
 }
 
+bool method_together(const struct method *m)
+{
+    const struct quantiser *q = m->quantiser;
+
+    return m->compressor->together ||
+           (q != NULL && q->shares != NULL && q->shares(m->quantiser_settings));
+}
+
 enum exchange method_exchange(const struct method *m)
 {
-    return m->quantiser != NULL && !m->quantiser->summable ? GATHER : m->compressor->exchange;
+    const struct quantiser *q = m->quantiser;
+
+    if (q == NULL)
+        return m->compressor->exchange;
+    if (q->votes)
+        return VOTE;
+    if (q->summable || (q->shares != NULL && q->shares(m->quantiser_settings)))
+        return m->compressor->exchange;
+    return GATHER;
 }
 
 struct code_form method_form(const struct method *m)
@@ -45,37 +62,63 @@ bool method_contraction(const struct method *m)
     return m->compressor->contraction && (m->quantiser == NULL || m->quantiser->contraction);
 }
 
-double method_paper_bytes(const struct method *m, size_t n, double ratio)
+/* Of the rooms of both rounds. */
+static double values_in_rooms(const struct method *m, const struct call *call, uint32_t tensor)
 {
+    const struct compressor *c = m->compressor;
+    struct call own = *call;
+
+    own.settings = m->settings;
+    return (double)(c->room(&own, tensor) +
+                    (c->first.room != NULL ? c->first.room(&own, tensor) : 0));
+}
+
+double method_paper_bytes(const struct method *m, const struct call *call, uint32_t tensor,
+                          double ratio)
+{
+    size_t n = call->layout->n[tensor];
     double entries = ratio < 1 ? m->compressor->paper_entries(n, ratio) : (double)n;
     double index_bits = ratio < 1 ? m->compressor->paper_index_bits : 0;
     double bits = m->quantiser != NULL ? m->quantiser->paper_bits(m->quantiser_settings) : 32;
 
+    if (m->compressor->no_indices)
+        entries = values_in_rooms(m, call, tensor);
     return entries * (index_bits + bits) / 8;
 }
 
-void method_encode(const struct method *m, const struct call *call, struct message *out)
+void method_encode(const struct method *m, const struct call *call, struct message *out,
+                   struct rounds *rounds)
 {
     struct call own = *call;
 
     own.settings = m->settings;
+    own.rounds = rounds;
+    rounds_first(rounds, m, &own);
     out->values.form = (struct code_form){.kind = CODE_FLOAT, .bits = 32};
     m->compressor->encode(&own, out);
-    if (m->quantiser == NULL)
-        return;
-    own.settings = m->quantiser_settings;
-    own.wanted = NULL;
-    m->quantiser->encode(&own, out);
-    out->values.form = m->quantiser->form(m->quantiser_settings);
+    if (m->quantiser != NULL) {
+        own.settings = m->quantiser_settings;
+        own.wanted = NULL;
+        m->quantiser->encode(&own, out);
+        out->values.form = m->quantiser->form(m->quantiser_settings);
+    }
+    rounds_last(rounds, m, &own, out);
 }
 
+/* A tree has merged what goes to the one sum; of their own entries workers see what got there. */
 void method_decode(const struct method *m, const struct call *call, const struct message *in,
                    struct target target)
 {
+    const struct rounds *rounds = call->rounds;
+    struct message delivered = *in;
     struct call own = *call;
 
     own.settings = m->settings;
     own.wanted = own.grad = own.scale = own.params = NULL;
     memset(own.own, 0, sizeof(own.own));
+    if (m->compressor->exchange == TREE) {
+        delivered.values.value = rounds->delivered;
+        in = target.one_sum ? rounds->end : &delivered;
+    }
     m->compressor->decode(&own, in, target);
 }

@@ -15,6 +15,9 @@ struct method {
 /* Slabs of state that it keeps for each worker. */
 uint32_t method_slabs(const struct method *m);
 
+/* Whether it wants all workers in one group. */
+bool method_together(const struct method *m);
+
 /* Both parts of it together. */
 enum exchange method_exchange(const struct method *m);
 struct code_form method_form(const struct method *m);
@@ -22,10 +25,14 @@ const char *method_memory(const struct method *m); /* what "auto" means */
 bool method_unbiased(const struct method *m);
 bool method_contraction(const struct method *m);
 
-/* Bytes as the papers count one tensor's message. */
-double method_paper_bytes(const struct method *m, size_t n, double ratio);
+/* Bytes as the papers count one tensor's messages; of call the layout is enough. */
+double method_paper_bytes(const struct method *m, const struct call *call, uint32_t tensor,
+                          double ratio);
 
-void method_encode(const struct method *m, const struct call *call, struct message *out);
+/* Every round, with the exchanges of all but a last GATHER or SUM, which the receivers do. */
+void method_encode(const struct method *m, const struct call *call, struct message *out,
+                   struct rounds *rounds);
+
 void method_decode(const struct method *m, const struct call *call, const struct message *in,
                    struct target target);
 

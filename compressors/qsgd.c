@@ -101,7 +101,7 @@ TILE_KERNEL(qsgd_code)
 
 #ifndef __CUDACC__
 
-enum { LEVELS, BUCKET, NORM2 };
+enum { LEVELS, BUCKET, NORM2, SHARED };
 
 static const struct setting settings[] = {
     [LEVELS] = {"levels", 7, 1, 127,
@@ -110,8 +110,15 @@ static const struct setting settings[] = {
                 "values that share a norm, up to the next multiple of 256; 0: all of a tensor",
                 WHOLE},
     [NORM2] = {"norm2", 0, 0, 1, "the 2-norm; else the largest size", SWITCH},
+    [SHARED] = {"shared", 0, 0, 1, "one norm for all workers, the largest: codes can be added up",
+                SWITCH},
     {0},
 };
+
+static bool qsgd_shares(const double *values)
+{
+    return values[SHARED] != 0;
+}
 
 static struct code_form qsgd_form(const double *values)
 {
@@ -146,6 +153,8 @@ static void qsgd_encode(const struct call *call, struct message *m)
     }
     LAUNCH_TILES(call->dev, qsgd_norm, tiles, m->senders, .e = e, .square = norm2 ? norms : NULL,
                  .most = norm2 ? NULL : norms, .n = m->rooms.n_dev);
+    if (qsgd_shares(call->settings))
+        quantise_share_scalars(call, m);
     LAUNCH_TILES(call->dev, qsgd_code, tiles, m->senders, .e = e, .step = call->step,
                  .first_worker = call->first);
 }
@@ -162,6 +171,7 @@ const struct quantiser qsgd_quantiser = {
     .settings = settings,
     .memory = "none",
     .unbiased = true,
+    .shares = qsgd_shares,
     .form = qsgd_form,
     .encode = qsgd_encode,
     .paper_bits = qsgd_paper_bits,

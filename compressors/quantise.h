@@ -71,5 +71,8 @@ KERNEL_FN float *entries_tensor_scalar(const struct entries *e, const uint32_t *
 /* Those of a message whose values are floats, with room for codes of a form. */
 struct entries entries_of(const struct message *m, struct code_form form);
 
+/* Every scalar becomes the largest that any worker has there. */
+void quantise_share_scalars(const struct call *call, struct message *m);
+
 #endif
 #endif

@@ -123,7 +123,7 @@ TILE_KERNEL(sparse_put)
 #include <math.h>
 
 const struct setting sparse_settings[] = {
-    {"ratio", 0, 0, 1, "share of entries kept; 0: the regime's, which may change by epoch", NUMBER},
+    SPARSE_RATIO,
     {0},
 };
 

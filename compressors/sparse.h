@@ -6,7 +6,12 @@
 
 #include "compressors/compressor.h"
 
-/* The one setting of such methods: ratio. */
+/* The first setting of such methods, and a list of that alone. */
+#define SPARSE_RATIO                                                                           \
+    {                                                                                          \
+        "ratio", 0, 0, 1, "share of entries kept; 0: the regime's, which may change by epoch", \
+            NUMBER                                                                             \
+    }
 extern const struct setting sparse_settings[];
 
 /* Entries as papers count that round down, as sparse_keep() does. */

@@ -5,7 +5,8 @@
  *     Q(x) = s sign(x') with probability |x'| / s, else 0
  *
  * Wen, Xu, Yan, Wu, Wang, Chen, Li: TernGrad: ternary gradients to reduce communication in distributed
- * deep learning, NIPS 2017.  Where all values are equal nothing is clipped: in the first reference
+ * deep learning, NIPS 2017.  With shared scalers the sum of K workers is a number from -K to K, and
+ * comes back as one.  Where all values are equal nothing is clipped: in the first reference
  * such tensors (one entry, say) are never sent.
  *
  *     message:  a 32-bit scalar a tensor, 2 bits a value
@@ -92,13 +93,20 @@ TILE_KERNEL(terngrad_code)
 
 #ifndef __CUDACC__
 
-enum { CLIP };
+enum { CLIP, SHARED };
 
 static const struct setting settings[] = {
     [CLIP] = {"clip", 2.5, 0, 1e6, "standard deviations that values are held to; 0: not held",
               NUMBER},
+    [SHARED] = {"shared", 0, 0, 1, "one s for all workers, the largest: codes can be added up",
+                SWITCH},
     {0},
 };
+
+static bool terngrad_shares(const double *values)
+{
+    return values[SHARED] != 0;
+}
 
 static struct code_form terngrad_form(const double *values)
 {
@@ -124,6 +132,8 @@ static void terngrad_encode(const struct call *call, struct message *m)
     LAUNCH_ROWS(call->dev, terngrad_scaler, m->senders, tiles->tensors, .e = e, .sum = sums,
                 .square = sums + pairs, .most = most, .n = call->layout->n_dev,
                 .first = tiles->first, .tensors = tiles->tensors, .clip = call->settings[CLIP]);
+    if (terngrad_shares(call->settings))
+        quantise_share_scalars(call, m);
     LAUNCH_TILES(call->dev, terngrad_code, tiles, m->senders, .e = e, .step = call->step,
                  .first_worker = call->first);
 }
@@ -140,6 +150,7 @@ const struct quantiser terngrad_quantiser = {
     .settings = settings,
     .memory = "none",
     .unbiased = true,
+    .shares = terngrad_shares,
     .form = terngrad_form,
     .encode = terngrad_encode,
     .paper_bits = terngrad_paper_bits,

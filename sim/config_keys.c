@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compressors/memory.h"
 #include "compressors/method.h"
 #include "data/dataset.h"
 #include "sim/config.h"
@@ -551,6 +552,34 @@ bool config_keys_read_method(struct config *c, const struct tree *regime, struct
     return true;
 }
 
+/* Parts that do not go together. */
+static bool check_method(const struct config *c, const struct tree *regime, struct error *err)
+{
+    const struct compressor *compressor = compressor_find(c->compressor.name);
+    const struct quantiser *quantiser = quantiser_find(c->quantiser.name);
+    const struct memory *memory = memory_find(c->memory.name);
+    const struct tree *method = tree_get(regime, "compressor");
+
+    if (quantiser == NULL)
+        return true;
+    if (compressor->no_quantiser)
+        return config_wrong(tree_get(method, "quantiser"), "compressor.quantiser", err,
+                            "anything behind %s, whose values stay floats", compressor->name);
+    if (quantiser->votes && compressor->room != NULL)
+        return config_wrong(tree_get(method, "quantiser"), "compressor.quantiser", err,
+                            "anything behind %s: it is a vote on all entries", compressor->name);
+    if (quantiser->votes && memory->residual >= 0)
+        return config_wrong(tree_get(regime, "memory"), "memory", err,
+                            "a memory for %s: votes tell nothing of sizes, so that nothing can be "
+                            "taken off; none or momentum",
+                            quantiser->name);
+    if (c->encoding == ENCODING_RUNS16)
+        return config_wrong(tree_get(regime, "encoding"), "encoding", err,
+                            "an encoding for the codes of %s: runs16 has 32-bit values",
+                            quantiser->name);
+    return true;
+}
+
 bool config_keys_check(struct config *c, const struct tree *regime, struct error *err)
 {
     const struct tree *total = tree_get(regime, "total_batch");
@@ -564,10 +593,8 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(regime, "", "schedule", err);
     if (c->phase[0].lr == LR_UNSAID)
         return config_missing(schedule, "schedule.0", "lr", err);
-    if (c->encoding == ENCODING_RUNS16 && c->quantiser.name[0] != '\0')
-        return config_wrong(tree_get(regime, "encoding"), "encoding", err,
-                            "an encoding for the codes of %s: runs16 has 32-bit values",
-                            c->quantiser.name);
+    if (!check_method(c, regime, err))
+        return false;
     if (total == NULL) {
         c->total_batch = c->batch * c->workers;
         return true;

@@ -178,6 +178,17 @@ void device_scratch_reset(struct device *dev)
     dev->scratch[dev->current].taken = 0;
 }
 
+size_t device_scratch_mark(const struct device *dev)
+{
+    return dev->scratch[dev->current].taken;
+}
+
+void device_scratch_release(struct device *dev, size_t mark)
+{
+    CHECK(mark <= dev->scratch[dev->current].taken);
+    dev->scratch[dev->current].taken = mark;
+}
+
 /* The module exports <name>_cuda for every kernel. */
 static void find(const struct device *dev, const char *name, void **entry)
 {

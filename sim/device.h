@@ -196,6 +196,10 @@ void device_wait(struct device *dev);
 void *device_scratch(struct device *dev, size_t bytes);
 void device_scratch_reset(struct device *dev);
 
+/* What was taken after the mark is free again: for the turns of a loop. */
+size_t device_scratch_mark(const struct device *dev);
+void device_scratch_release(struct device *dev, size_t mark);
+
 void device_run(struct device *dev, struct kernel *k, size_t n, const void *args);
 void device_run_rows(struct device *dev, struct row_kernel *k, size_t rows, size_t columns,
                      const void *args);

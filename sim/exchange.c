@@ -19,9 +19,26 @@ KERNEL(exchange_dense)
     a->sum[i] = sum;
 }
 
+struct exchange_vote {
+    float workers;
+    float *sum;
+};
+
+/* The optimizer divides by the workers. */
+TILE_KERNEL(exchange_vote)
+{
+    EACH_SLOT (s) {
+        float *sum = &a->sum[tile_at(t, s)];
+
+        *sum = !tile_live(t, s) ? 0 : *sum >= 0 ? a->workers : -a->workers;
+    }
+}
+
 #ifndef __CUDACC__
 
 #include "sim/exchange.h"
+
+#include <math.h>
 
 void exchange_receive(struct workers *w, struct lane *lane, float *sum)
 {
@@ -36,6 +53,13 @@ void exchange_receive(struct workers *w, struct lane *lane, float *sum)
            .sum = sum + dense);
 }
 
+void exchange_finish(struct workers *w, float *sum)
+{
+    if (method_exchange(&w->method) == VOTE)
+        LAUNCH_TILES(w->dev, exchange_vote, &w->compressed.tiles, 1, .workers = (float)w->count,
+                     .sum = sum);
+}
+
 double exchange_dense_bytes(const struct workers *w)
 {
     return 4.0 * (double)(w->all.elements - w->compressed.elements);
@@ -46,17 +70,36 @@ double exchange_whole_bytes(const struct workers *w)
     return 4.0 * (double)w->all.elements;
 }
 
-double exchange_bytes_up(const struct workers *w, double message_bytes, uint64_t steps)
+double exchange_bytes_up(const struct workers *w, const struct sent *sent, uint64_t steps)
 {
-    return message_bytes / w->count + (double)steps * exchange_dense_bytes(w);
+    return (double)(sent->last.bytes + sent->first.bytes) / w->count +
+           (double)steps * exchange_dense_bytes(w);
 }
 
-double exchange_bytes_down(const struct workers *w, double message_bytes, uint64_t steps)
+/* Levels of K workers added up want more bits; a vote's outcome is as long as one. */
+static double sum_bytes(const struct workers *w, const struct sent *sent)
 {
-    double own = message_bytes / w->count;
-    double received = method_exchange(&w->method) == GATHER ? message_bytes - own : own;
+    double own = (double)sent->last.bytes / w->count;
+    double entries = (double)sent->last.entries / w->count;
+    struct code_form form = method_form(&w->method);
 
-    return received + (double)steps * exchange_dense_bytes(w);
+    if (form.kind != CODE_LEVEL)
+        return own;
+    return own + entries / 8 * (ceil(log2(2.0 * form.levels * w->count + 1)) - form.bits);
+}
+
+double exchange_bytes_down(const struct workers *w, const struct sent *sent, uint64_t steps)
+{
+    double first = (double)sent->first.bytes;
+    double last = (double)sent->last.bytes;
+
+    if (w->method.compressor->first.exchange == SUM)
+        first /= w->count;
+    if (method_exchange(&w->method) == GATHER)
+        last -= last / w->count;
+    else
+        last = sum_bytes(w, sent);
+    return first + last + (double)steps * exchange_dense_bytes(w);
 }
 
 double exchange_density(const struct workers *w, double entries, uint64_t steps)
@@ -68,10 +111,11 @@ double exchange_density(const struct workers *w, double entries, uint64_t steps)
 
 double exchange_paper_bytes(const struct workers *w, double ratio)
 {
+    struct call call = {.layout = &w->compressed};
     double bytes = exchange_dense_bytes(w);
 
     for (uint32_t i = 0; i < w->compressed.count; i++)
-        bytes += method_paper_bytes(&w->method, w->compressed.n[i], ratio);
+        bytes += method_paper_bytes(&w->method, &call, i, ratio);
     return bytes;
 }
 

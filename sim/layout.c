@@ -121,12 +121,30 @@ void layout_describe(struct layout *l, const size_t *n, uint32_t count)
     *l = (struct layout){.count = count};
     l->n = allocate(count, sizeof(*l->n));
     l->at = allocate(count, sizeof(*l->at));
+    l->rows = allocate(count, sizeof(*l->rows));
     for (uint32_t i = 0; i < count; i++) {
+        l->rows[i] = 1;
         l->n[i] = n[i];
         l->at[i] = l->length;
         l->length += tiles_in(n[i]) * TILE;
         l->elements += n[i];
     }
+}
+
+void layout_tell_rows(struct layout *l, const size_t *rows)
+{
+    uint32_t *narrow = allocate(l->count, sizeof(*narrow));
+
+    for (uint32_t i = 0; i < l->count; i++) {
+        CHECK(l->n[i] % rows[i] == 0);
+        l->rows[i] = rows[i];
+        narrow[i] = (uint32_t)rows[i];
+    }
+    if (l->dev != NULL) {
+        l->rows_dev = device_alloc(l->dev, l->count * sizeof(*narrow));
+        device_upload(l->dev, l->rows_dev, narrow, l->count * sizeof(*narrow));
+    }
+    free(narrow);
 }
 
 /* level[] becomes the sizes of the next level; false if there is none to come. */
@@ -178,9 +196,11 @@ void layout_destroy(struct layout *l)
         tiles_destroy(&l->across[0], l->dev);
         tiles_destroy(&l->across[1], l->dev);
         device_free(l->dev, l->n_dev, l->count * sizeof(*l->n_dev));
+        device_free(l->dev, l->rows_dev, l->count * sizeof(*l->rows_dev));
     }
     free(l->n);
     free(l->at);
+    free(l->rows);
     *l = (struct layout){0};
 }
 

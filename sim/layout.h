@@ -23,9 +23,11 @@ struct layout {
     uint32_t count;                    /* tensors */
     size_t *n;                         /* [count] elements, on the host */
     size_t *at;                        /* [count] the first float of each in a worker's slab */
+    size_t *rows;                      /* [count] of each as a matrix; 1 unless told */
     size_t length;                     /* floats of all tensors with their padding */
     size_t elements;                   /* without */
     uint32_t *n_dev;                   /* [count] n, on the device */
+    uint32_t *rows_dev;                /* [count] rows; NULL unless told */
     struct tiles tiles;                /* of the values */
     struct tiles level[LAYOUT_LEVELS]; /* of the results of tiles, of the results of those, ... */
     uint32_t levels;                   /* used of level; the last one's results are one a tensor */
@@ -36,6 +38,9 @@ struct layout {
 void layout_create(struct layout *l, struct device *dev, const size_t *n, uint32_t count,
                    size_t stride);
 void layout_destroy(struct layout *l);
+
+/* rows[count]: the first dimension of matrices, 1 of vectors; elements are rows x columns. */
+void layout_tell_rows(struct layout *l, const size_t *rows);
 
 /* The host's part of a layout alone, n, at, length and elements: for planning. */
 void layout_describe(struct layout *l, const size_t *n, uint32_t count);

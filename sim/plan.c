@@ -50,9 +50,19 @@ static bool fits(struct plan *plan)
     return (double)plan->bytes <= USABLE * (double)plan->available;
 }
 
-/* Of like size; a segment begins with the state that the one before it left, so there one. */
+static bool together(const struct config *c)
+{
+    struct method method = workers_method(c);
+
+    return method_together(&method);
+}
+
+/* Of like size; all where the method wants that; a segment begins with the state that the one before
+ * it left, so there one. */
 static uint32_t group_size(const struct config *c, uint32_t groups)
 {
+    if (together(c))
+        return c->workers;
     if (c->data.sharding == SHARD_SEGMENTS)
         return 1;
     if (c->group > 0)
@@ -92,6 +102,11 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
     begin(plan, dev, c, network, parameters, data_bytes);
     plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters);
     plan->part.workers = workers_bytes(c, parameters);
+    if (together(c) && c->data.sharding == SHARD_SEGMENTS && c->workers > 1)
+        return fail(err,
+                    "%s wants the gradients of all workers at once, and with sharding segments "
+                    "one begins where the other ended",
+                    c->compressor_name);
     for (uint32_t groups = 1; groups <= c->workers; groups++) {
         plan->group = group_size(c, groups);
         plan->streams = streams_for(dev, c, plan->group);
@@ -100,24 +115,42 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
             plan->streams = 1;
         if (fits(plan))
             return true;
-        if (c->group > 0 || plan->group == 1)
+        if (c->group > 0 || plan->group == 1 || together(c))
             break;
     }
     return refuse(plan, c, fixed_total(plan), err);
 }
 
+/* Of one compressed tensor, in all rounds. */
+static size_t tensor_bytes(const struct config *c, const struct method *method,
+                           const struct call *call, uint32_t tensor, double ratio)
+{
+    const struct compressor *compressor = method->compressor;
+    size_t n = call->layout->n[tensor];
+    size_t keep = compressor->room != NULL ? sparse_keep(n, ratio) : n;
+    size_t bytes;
+
+    if (compressor->no_indices)
+        return (compressor->room(call, tensor) + compressor->first.room(call, tensor)) *
+               sizeof(float);
+    bytes = message_tensor_bytes(method, c->encoding, n, keep);
+    if (compressor->first.indices && keep < n) /* one worker of all sends them */
+        bytes += keep * sizeof(uint32_t) / c->workers;
+    return bytes;
+}
+
 size_t plan_message_bytes(const struct config *c, const struct parameters *parameters, double ratio)
 {
     struct method method = workers_method(c);
-    bool sparse = method.compressor->room != NULL;
+    struct layout compressed;
+    struct call call = {.layout = &compressed, .settings = method.settings};
     size_t bytes = 0;
 
-    for (uint32_t i = 0; i < parameters->count; i++) {
-        size_t n = parameters->item[parameters->order[i]].n;
-        size_t keep = sparse ? sparse_keep(n, ratio) : n;
-
-        bytes += i < parameters->compressed ? message_tensor_bytes(&method, c->encoding, n, keep)
-                                            : n * sizeof(float);
-    }
+    workers_describe(&compressed, parameters);
+    for (uint32_t i = 0; i < parameters->count; i++)
+        bytes += i < parameters->compressed
+                     ? tensor_bytes(c, &method, &call, i, ratio)
+                     : parameters->item[parameters->order[i]].n * sizeof(float);
+    layout_destroy(&compressed);
     return bytes;
 }

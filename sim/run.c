@@ -36,7 +36,7 @@ struct run {
 struct tally {
     uint64_t steps, tokens;
     double bytes_paper, lr;
-    uint64_t bytes_before_last; /* of all messages before the epoch's last step */
+    struct sent before_last; /* all messages before the epoch's last step */
     double began;
 
     bool asked;            /* for the loss so far; it comes some steps later */
@@ -124,19 +124,6 @@ static void look(struct train *t, struct tally *tally)
     }
 }
 
-/* Of all compressed tensors and workers; waits. */
-static struct traffic traffic_so_far(struct train *t)
-{
-    uint32_t tensors = t->workers.compressed.count;
-    struct traffic *traffic = allocate(tensors, sizeof(*traffic));
-    struct traffic sum;
-
-    device_download(&t->dev, traffic, t->workers.traffic, tensors * sizeof(*traffic));
-    sum = traffic_sum(traffic, tensors);
-    free(traffic);
-    return sum;
-}
-
 /* The epoch's steps; ends early when a signal comes or the loss is not finite. */
 static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, struct error *err)
 {
@@ -148,7 +135,7 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
         bool due = progress_due(&r->progress);
 
         if (step + 1 == t->steps)
-            tally->bytes_before_last = traffic_so_far(t).bytes;
+            tally->before_last = workers_sent(&t->workers);
         tally->tokens += train_step(t, epoch, step);
         tally->lr = (double)t->block.step.lr;
         tally->bytes_paper +=
@@ -197,26 +184,27 @@ static void collect(struct train *t, const struct tally *tally, struct epoch_row
     double steps = (double)tally->steps;
     double *norm = allocate(w->count, sizeof(*norm));
     double norms = 0;
-    struct traffic traffic = traffic_so_far(t);
+    struct sent sent = workers_sent(w);
 
     device_download(&t->dev, t->loss, w->loss_sum, t->loss_rows * sizeof(*t->loss));
     device_download(&t->dev, norm, w->norm_sum, w->count * sizeof(*norm));
     device_clear(&t->dev, w->loss_sum, t->loss_rows * sizeof(*t->loss));
     device_clear(&t->dev, w->norm_sum, w->count * sizeof(*norm));
-    device_clear(&t->dev, w->traffic, w->compressed.count * sizeof(*w->traffic));
+    workers_clear_sent(w);
     for (uint32_t i = 0; i < w->count; i++)
         norms += norm[i];
     free(norm);
     row->train_loss = loss_mean(t, tally->tokens);
     row->grad_norm = norms / (k * steps);
-    row->density = exchange_density(w, (double)traffic.entries, tally->steps);
+    row->density = exchange_density(w, (double)sent.last.entries, tally->steps);
     row->bytes_dense = steps * exchange_whole_bytes(w);
-    row->bytes_up = exchange_bytes_up(w, (double)traffic.bytes, tally->steps);
-    row->bytes_down = exchange_bytes_down(w, (double)traffic.bytes, tally->steps);
+    row->bytes_up = exchange_bytes_up(w, &sent, tally->steps);
+    row->bytes_down = exchange_bytes_down(w, &sent, tally->steps);
     row->bytes_up_step = NOT_MEASURED; /* of an epoch that ended early */
-    if (tally->steps == t->steps)
-        row->bytes_up_step =
-            exchange_bytes_up(w, (double)(traffic.bytes - tally->bytes_before_last), 1);
+    if (tally->steps == t->steps) {
+        sent = sent_since(&sent, &tally->before_last);
+        row->bytes_up_step = exchange_bytes_up(w, &sent, 1);
+    }
 }
 
 static void epoch_row(struct train *t, uint32_t epoch, const struct tally *tally,

@@ -3,7 +3,7 @@
 /* Sums over an epoch up to some step. */
 struct step_record {
     double loss, norm;
-    uint64_t entries, bytes;
+    struct traffic last, first; /* rounds */
 };
 
 #define LANES 256
@@ -30,20 +30,23 @@ KERNEL(step_log_add)
 
 struct step_log_note {
     const double *lane;
-    const struct traffic *traffic; /* [tensors] */
+    const struct traffic *traffic; /* [2][tensors]: last rounds, first rounds */
     size_t tensors;
     struct step_record *record;
 };
 
 KERNEL(step_log_note)
 {
-    struct traffic sum = {0, 0};
+    struct traffic last = {0, 0};
+    struct traffic first = {0, 0};
     double loss = 0;
     double norm = 0;
 
     for (size_t t = 0; t < a->tensors; t++) {
-        sum.entries += a->traffic[t].entries;
-        sum.bytes += a->traffic[t].bytes;
+        last.entries += a->traffic[t].entries;
+        last.bytes += a->traffic[t].bytes;
+        first.entries += a->traffic[a->tensors + t].entries;
+        first.bytes += a->traffic[a->tensors + t].bytes;
     }
     for (size_t lane = 0; lane < LANES; lane++) {
         loss += a->lane[lane];
@@ -51,8 +54,8 @@ KERNEL(step_log_note)
     }
     a->record[i].loss = loss;
     a->record[i].norm = norm;
-    a->record[i].entries = sum.entries;
-    a->record[i].bytes = sum.bytes;
+    a->record[i].last = last;
+    a->record[i].first = first;
 }
 
 #ifndef __CUDACC__
@@ -139,14 +142,16 @@ const struct logged_step *step_log_take(struct step_log *l, const struct workers
     for (size_t i = 0; i < l->count; i++) {
         const struct step_record *before = record + MOMENTS * i + BEFORE;
         const struct step_record *after = record + MOMENTS * i + AFTER;
-        double message_bytes = (double)(after->bytes - before->bytes);
+        struct sent then = {before->last, before->first};
+        struct sent now = {after->last, after->first};
+        struct sent sent = sent_since(&now, &then);
         struct logged_step *step = &l->step[i];
 
         step->loss = (after->loss - before->loss) / (double)step->tokens;
         step->grad_norm = (after->norm - before->norm) / w->count;
-        step->density = exchange_density(w, (double)(after->entries - before->entries), 1);
-        step->bytes_up = exchange_bytes_up(w, message_bytes, 1);
-        step->bytes_down = exchange_bytes_down(w, message_bytes, 1);
+        step->density = exchange_density(w, (double)sent.last.entries, 1);
+        step->bytes_up = exchange_bytes_up(w, &sent, 1);
+        step->bytes_down = exchange_bytes_down(w, &sent, 1);
     }
     free(record);
     *count = l->count;

@@ -111,7 +111,11 @@ static struct room_bytes bytes_of(const struct method *method, size_t length, ui
     struct room_bytes bytes = {0};
 
     if (method->compressor->room != NULL)
-        bytes = (struct room_bytes){.index = 4 * length, .value = 4 * length, .count = 4 * tensors};
+        bytes.value = 4 * length;
+    if (method->compressor->room != NULL && !method->compressor->no_indices) {
+        bytes.index = 4 * length;
+        bytes.count = 4 * tensors;
+    }
     if (method->quantiser != NULL) {
         bytes.code = length / TILE * 32 * method_form(method).bits;
         bytes.scalar = length / TILE * sizeof(float);
@@ -184,7 +188,7 @@ void message_weigh(const struct message *m, const struct layout *layout, enum en
                    struct traffic *total, uint64_t *each)
 {
     LAUNCH_ROWS(layout->dev, wire_weigh, m->senders, layout->count, .count = m->count,
-                .n = layout->n_dev, .tensors = layout->count,
+                .n = m->index != NULL ? layout->n_dev : m->rooms.n_dev, .tensors = layout->count,
                 .form = form_of(m->values.form, m->counted, m->agreed, encoding), .total = total,
                 .each = each);
     if (encoding == ENCODING_RUNS16 && m->index != NULL && !m->agreed)
@@ -255,7 +259,7 @@ void packet_download(struct packet *p, const struct message *m, const struct lay
     size_t length = m->rooms.length;
 
     *p = (struct packet){.tensors = layout->count,
-                         .n = layout->n,
+                         .n = m->index != NULL ? layout->n : m->rooms.n,
                          .counted = m->counted,
                          .agreed = m->agreed,
                          .form = m->values.form};
@@ -263,7 +267,7 @@ void packet_download(struct packet *p, const struct message *m, const struct lay
     p->begin = allocate(layout->count, sizeof(*p->begin));
     p->value = allocate(length, sizeof(*p->value));
     for (uint32_t i = 0; i < layout->count; i++) {
-        p->count[i] = (uint32_t)layout->n[i];
+        p->count[i] = (uint32_t)m->rooms.n[i];
         p->begin[i] = m->rooms.at[i];
     }
     if (m->index != NULL) {
@@ -535,7 +539,7 @@ static bool verify_sender(const struct message *m, const struct layout *layout,
     packet_download(&got, m, layout, sender);
     for (uint32_t t = 0; t < got.tensors; t++) {
         memset(got.value + got.begin[t], 0, got.count[t] * sizeof(*got.value));
-        if (got.index != NULL)
+        if (got.index != NULL && !got.agreed)
             memset(got.index + got.begin[t], 0, got.count[t] * sizeof(*got.index));
         if (got.code != NULL)
             memset(got.code + got.begin[t], 0xff, got.count[t] * sizeof(*got.code));

@@ -79,6 +79,29 @@ static size_t *sizes_of(const struct parameters *parameters)
     return n;
 }
 
+/* Of compressed tensors the first dimension; a vector is one row. */
+static void tell_rows(struct layout *l, const struct parameters *parameters)
+{
+    size_t *rows = allocate(l->count, sizeof(*rows));
+
+    for (uint32_t i = 0; i < l->count; i++) {
+        const struct parameter *p = &parameters->item[parameters->order[i]];
+
+        rows[i] = p->dims > 1 ? p->dim[0] : 1;
+    }
+    layout_tell_rows(l, rows);
+    free(rows);
+}
+
+void workers_describe(struct layout *compressed, const struct parameters *parameters)
+{
+    size_t *n = sizes_of(parameters);
+
+    layout_describe(compressed, n, parameters->compressed);
+    tell_rows(compressed, parameters);
+    free(n);
+}
+
 static void layouts_create(struct device *dev, const struct parameters *parameters,
                            struct layout *all, struct layout *compressed)
 {
@@ -86,6 +109,7 @@ static void layouts_create(struct device *dev, const struct parameters *paramete
 
     layout_create(all, dev, n, parameters->count, 0);
     layout_create(compressed, dev, n, parameters->compressed, all->length);
+    tell_rows(compressed, parameters);
     CHECK(all->length == parameters->length);
     free(n);
 }
@@ -99,7 +123,21 @@ static struct call call_of(const struct workers *w)
         .ratio_most = config_ratio_most(w->config),
         .step = w->step,
         .keep = w->keep,
+        .common = w->common,
     };
+}
+
+/* A method's state that is the same everywhere. */
+static void common_create(struct workers *w)
+{
+    struct call call = call_of(w);
+
+    call.settings = w->config->compressor.value;
+    if (w->method.compressor->common == NULL)
+        return;
+    w->common_bytes = w->method.compressor->common(&call) * sizeof(float);
+    call.common = w->common = device_alloc(w->dev, w->common_bytes);
+    w->method.compressor->start(&call, w->config->seed);
 }
 
 static void lane_create(struct workers *w, struct lane *lane, const struct network *network)
@@ -113,7 +151,14 @@ static void lane_create(struct workers *w, struct lane *lane, const struct netwo
     lane->slab = device_alloc(w->dev, slab);
     if (scales(c))
         lane->scaled = device_alloc(w->dev, slab);
+    call.settings = c->compressor.value;
     message_create(&lane->message, &w->method, &call, w->group);
+    rounds_create(&lane->rounds, &w->method, &call, w->group);
+}
+
+static size_t traffic_bytes(const struct workers *w)
+{
+    return 2 * w->compressed.count * sizeof(struct traffic);
 }
 
 /* The step, what is kept of each tensor and each worker's scale: one block. */
@@ -156,6 +201,7 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
         w->memory_slab[i] = device_alloc(dev, w->count * p);
     for (uint32_t i = 0; i < method_slabs(&w->method); i++)
         w->own_slab[i] = device_alloc(dev, w->count * p);
+    common_create(w);
     w->step = device_alloc(dev, block_bytes(w));
     w->keep = (uint32_t *)(void *)(w->step + 1);
     w->sample_weight = (float *)(void *)(w->keep + w->compressed.count);
@@ -163,7 +209,7 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
     w->square = device_alloc(dev, w->count * sizeof(*w->square));
     w->norm_sum = device_alloc(dev, w->count * sizeof(*w->norm_sum));
     w->loss_sum = device_alloc(dev, rows * sizeof(*w->loss_sum));
-    w->traffic = device_alloc(dev, w->compressed.count * sizeof(*w->traffic));
+    w->traffic = device_alloc(dev, traffic_bytes(w));
     for (uint32_t i = 0; i < w->lanes; i++)
         lane_create(w, &w->lane[i], network);
     w->state = device_alloc(dev, w->state_samples * w->lane[0].graph.state * sizeof(float));
@@ -179,18 +225,22 @@ void workers_destroy(struct workers *w)
     rows = workers_rows(w->config);
     device_free(w->dev, w->state, w->state_samples * w->lane[0].graph.state * sizeof(float));
     for (uint32_t i = 0; i < w->lanes; i++) {
+        struct call call = call_of(w);
+
+        rounds_destroy(&w->lane[i].rounds, &w->method, &call, w->group);
         message_destroy(&w->lane[i].message, w->dev, w->group);
         device_free(w->dev, w->lane[i].slab, w->group * p);
         device_free(w->dev, w->lane[i].scaled, w->group * p);
         graph_destroy(&w->lane[i].graph);
     }
-    device_free(w->dev, w->traffic, w->compressed.count * sizeof(*w->traffic));
+    device_free(w->dev, w->traffic, traffic_bytes(w));
     device_free(w->dev, w->diverged, sizeof(*w->diverged));
     device_free(w->dev, w->loss_sum, rows * sizeof(*w->loss_sum));
     device_free(w->dev, w->norm_sum, w->count * sizeof(*w->norm_sum));
     device_free(w->dev, w->square, w->count * sizeof(*w->square));
     device_free(w->dev, w->scale, w->count * sizeof(*w->scale));
     device_free(w->dev, w->step, block_bytes(w));
+    device_free(w->dev, w->common, w->common_bytes);
     for (uint32_t i = 0; i < MEMORY_SLABS; i++)
         device_free(w->dev, w->memory_slab[i], w->count * p);
     for (uint32_t i = 0; i < COMPRESSOR_SLABS; i++)
@@ -219,19 +269,19 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
     struct workers w = {.dev = dev, .config = c, .count = c->workers};
     struct method method = workers_method(c);
     size_t slabs = scales(c) ? 2 : 1;
-    size_t *n = sizes_of(parameters);
     struct lane_bytes bytes;
     struct call call;
 
     bytes.activations = graph_measure(dev, parameters, network, most, true);
-    layout_describe(&w.compressed, n, parameters->compressed);
+    workers_describe(&w.compressed, parameters);
     call = call_of(&w);
-    bytes.messages = message_bytes_needed(&method, &call, group);
+    call.settings = c->compressor.value;
+    bytes.messages =
+        message_bytes_needed(&method, &call, group) + rounds_bytes_needed(&method, &call, group);
     bytes.slab = slabs * (size_t)group * parameters->length * sizeof(float);
     bytes.scratch =
         group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE);
     layout_destroy(&w.compressed);
-    free(n);
     return bytes;
 }
 
@@ -271,6 +321,7 @@ static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t
                                        .method = &w->method};
     lane->group.call.first = first;
     lane->group.call.workers = workers;
+    lane->group.call.rounds = &lane->rounds;
     lane->group.call.grad = lane->slab;
     lane->group.call.scale = w->scale + first;
     lane->message.senders = workers;
@@ -351,8 +402,11 @@ void workers_compensate(struct workers *w, struct lane *lane)
 
 void workers_encode(struct workers *w, struct lane *lane)
 {
-    method_encode(&w->method, &lane->group.call, &lane->message);
+    method_encode(&w->method, &lane->group.call, &lane->message, &lane->rounds);
     lane->group.call.wanted = NULL;
+    if (lane->rounds.first.senders > 0)
+        message_weigh(&lane->rounds.first, &w->compressed, ENCODING_RAW,
+                      w->traffic + w->compressed.count, NULL);
     message_weigh(&lane->message, &w->compressed, w->config->encoding, w->traffic, NULL);
 }
 
@@ -362,9 +416,36 @@ void workers_update(struct workers *w, struct lane *lane)
         w->memory->update(&lane->group, &lane->message);
 }
 
+struct sent workers_sent(struct workers *w)
+{
+    uint32_t tensors = w->compressed.count;
+    struct traffic *traffic = allocate(2, traffic_bytes(w));
+    struct sent sent;
+
+    device_download(w->dev, traffic, w->traffic, traffic_bytes(w));
+    sent = (struct sent){traffic_sum(traffic, tensors), traffic_sum(traffic + tensors, tensors)};
+    free(traffic);
+    return sent;
+}
+
+struct sent sent_since(const struct sent *now, const struct sent *then)
+{
+    return (struct sent){
+        {now->last.entries - then->last.entries, now->last.bytes - then->last.bytes},
+        {now->first.entries - then->first.entries, now->first.bytes - then->first.bytes}};
+}
+
+void workers_clear_sent(struct workers *w)
+{
+    device_clear(w->dev, w->traffic, traffic_bytes(w));
+}
+
 bool workers_verify(struct workers *w, struct lane *lane, struct error *err)
 {
-    return message_verify(&lane->message, &w->compressed, w->config->encoding, err);
+    const struct message *first = &lane->rounds.first;
+
+    return (first->senders == 0 || message_verify(first, &w->compressed, ENCODING_RAW, err)) &&
+           message_verify(&lane->message, &w->compressed, w->config->encoding, err);
 }
 
 double workers_residual_norm(struct workers *w)

@@ -16,6 +16,7 @@
 #define SIM_WORKER_H
 
 #include "compressors/memory.h"
+#include "compressors/rounds.h"
 #include "data/stream.h"
 #include "sim/config.h"
 #include "sim/graph.h"
@@ -30,6 +31,7 @@ struct lane {
     float *slab;   /* [group][P] gradients of the group's workers */
     float *scaled; /* [group][P] with memory none, where gradients are clipped or decayed */
     struct message message;
+    struct rounds rounds;
     struct memory_call group; /* the one that is in the lane */
 };
 
@@ -48,7 +50,9 @@ struct workers {
     float *params, *transposed;        /* [P] */
     float *memory_slab[MEMORY_SLABS];  /* [K][P] */
     float *own_slab[COMPRESSOR_SLABS]; /* [K][P] the compressor's */
-    float *state;                      /* recurrent, of all samples */
+    float *common;                     /* its state for all, common_bytes of it */
+    size_t common_bytes;
+    float *state; /* recurrent, of all samples */
     size_t state_samples;
     struct lane lane[LANES_MOST];
 
@@ -62,7 +66,7 @@ struct workers {
     double *norm_sum;        /* [K] of the norms over the epoch's steps */
     double *loss_sum;        /* [K][samples][steps] over the epoch's steps */
     uint32_t *diverged;      /* 1 once a loss or a gradient was not finite */
-    struct traffic *traffic; /* [tensors] of the compressed ones */
+    struct traffic *traffic; /* [2][tensors] of the compressed ones: last rounds, first rounds */
 };
 
 /* Host's copy of the block at `step`. */
@@ -91,6 +95,17 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
 void workers_create_weights(struct workers *w, struct device *dev, const struct config *c,
                             struct parameters *parameters);
 void workers_destroy(struct workers *w);
+
+/* The compressed tensors alone, on the host: for planning. */
+void workers_describe(struct layout *compressed, const struct parameters *parameters);
+
+/* What the messages of all workers weighed since it was last cleared; waits. */
+struct sent {
+    struct traffic last, first; /* rounds */
+};
+struct sent workers_sent(struct workers *w);
+struct sent sent_since(const struct sent *now, const struct sent *then);
+void workers_clear_sent(struct workers *w);
 
 /* What workers_create() would allocate besides parameters and lanes, and for one lane. */
 struct lane_bytes {

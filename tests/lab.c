@@ -71,12 +71,27 @@ float *lab_download(struct lab *lab, const float *from, uint32_t rows)
 
 static void layout_open(struct lab *lab)
 {
+    size_t rows[LAB_TENSORS];
     struct layout bare;
 
     layout_create(&bare, &lab->dev, lab->spec.n, lab->spec.tensors, 0);
     lab->stride = bare.length + LAB_TAIL;
     layout_destroy(&bare);
     layout_create(&lab->layout, &lab->dev, lab->spec.n, lab->spec.tensors, lab->stride);
+    for (uint32_t i = 0; i < lab->spec.tensors; i++)
+        rows[i] = lab->spec.rows != NULL ? lab->spec.rows[i] : 1;
+    layout_tell_rows(&lab->layout, rows);
+}
+
+static void common_open(struct lab *lab)
+{
+    const struct compressor *c = lab->spec.compressor;
+
+    if (c->common == NULL)
+        return;
+    lab->common_bytes = c->common(&lab->call.call) * sizeof(float);
+    lab->call.call.common = lab->common = device_alloc(&lab->dev, lab->common_bytes);
+    c->start(&lab->call.call, lab->step.seed);
 }
 
 void lab_open(struct lab *lab, const struct lab_spec *spec)
@@ -112,13 +127,18 @@ void lab_open(struct lab *lab, const struct lab_spec *spec)
     lab->traffic = device_alloc(&lab->dev, spec->tensors * sizeof(*lab->traffic));
     lab->each = device_alloc(&lab->dev, workers * sizeof(*lab->each));
     lab_enter(lab, 0, workers);
+    lab->call.call.settings = lab->setting;
     message_create(&lab->message, &lab->method, &lab->call.call, workers);
+    rounds_create(&lab->rounds, &lab->method, &lab->call.call, workers);
+    common_open(lab);
 }
 
 void lab_close(struct lab *lab)
 {
     uint32_t workers = lab->spec.workers;
 
+    device_free(&lab->dev, lab->common, lab->common_bytes);
+    rounds_destroy(&lab->rounds, &lab->method, &lab->call.call, workers);
     message_destroy(&lab->message, &lab->dev, workers);
     device_free(&lab->dev, lab->each, workers * sizeof(*lab->each));
     device_free(&lab->dev, lab->traffic, lab->spec.tensors * sizeof(*lab->traffic));
@@ -160,6 +180,8 @@ void lab_enter(struct lab *lab, uint32_t first, uint32_t workers)
                                    .ratio_most = lab->spec.ratio,
                                    .step = lab->step_dev,
                                    .keep = lab->keep_dev,
+                                   .common = lab->common,
+                                   .rounds = &lab->rounds,
                                    .grad = lab->grad + at,
                                    .scale = lab->share + first,
                                    .params = lab->decays ? lab->params : NULL};
@@ -178,7 +200,7 @@ void lab_compensate(struct lab *lab)
 
 void lab_encode(struct lab *lab)
 {
-    method_encode(&lab->method, &lab->call.call, &lab->message);
+    method_encode(&lab->method, &lab->call.call, &lab->message, &lab->rounds);
     lab->call.call.wanted = NULL;
 }
 

@@ -7,6 +7,7 @@
 #include "tests/harness.h"
 
 #include "compressors/memory.h"
+#include "compressors/rounds.h"
 #include "sim/layout.h"
 #include "sim/wire.h"
 
@@ -26,6 +27,7 @@ struct lab_spec {
     double ratio;                                /* the largest, and that which holds at first */
     const struct quantiser *quantiser;           /* or NULL */
     const double *settings, *quantiser_settings; /* NULL: as they begin */
+    const size_t *rows;                          /* [tensors] of matrices; NULL: vectors */
 };
 
 struct lab {
@@ -52,6 +54,9 @@ struct lab {
     uint64_t *each;          /* [workers] bytes of the last message */
 
     struct message message;
+    struct rounds rounds;
+    float *common; /* the compressor's state for all */
+    size_t common_bytes;
     struct memory_call call; /* of the group that is at it */
     const float *wanted;     /* what it encoded */
 };

@@ -317,10 +317,13 @@ static void a_quantiser_is_checked(void **state)
                                             "quantiser 'qsdg'; did you mean 'qsgd'?");
     refuse("a.json --compressor topk+",
            "--compressor topk+: compressor.quantiser: no such quantiser "
-           "''; there are bf16, efsignsgd, fp16, qsgd, terngrad");
+           "''; there are bf16, efsignsgd, fp16, qsgd, signsgd, signum, terngrad");
     refuse("a.json --compressor qsgd:levels=0",
            "--compressor qsgd:levels=0: compressor.quantiser.levels: 0 is not a whole number in "
            "[1, 127]");
+    refuse("a.json --compressor gtopk+fp16",
+           "--compressor gtopk+fp16: compressor.quantiser: {\"name\":\"fp16\"} is not anything "
+           "behind gtopk, whose values stay floats");
     refuse("a.json --compressor fp16 --encoding runs16",
            "--encoding runs16: not an encoding for the codes of fp16: runs16 has 32-bit values");
 }

@@ -518,6 +518,45 @@ static void a_run_that_does_not_fit_is_refused_in_a_sentence(void **state)
     harness_config_free(c);
 }
 
+/* A vote's step is lr whatever the gradient and however many vote. */
+static void a_vote_moves_by_lr(void **state)
+{
+    const struct run r = {.workers = 4,
+                          .batch = 3,
+                          .steps = 1,
+                          .more = "\"schedule\": {\"0\": {\"optimizer\": \"sgd\", \"lr\": "
+                                  "0.125}}, \"compressor\": \"signsgd\""};
+    size_t n, m;
+    struct run none = r;
+    float *before, *after;
+
+    none.steps = 0;
+    before = trained(&none, &n);
+    after = trained(&r, &m);
+    for (size_t i = 0; i < WORDS * 12; i++)
+        assert_true(fabsf(fabsf(after[i] - before[i]) - 0.125f) < 1e-6f);
+    free(before);
+    free(after);
+}
+
+/* Codes of one scaler add up to what the messages say one by one. */
+static void methods_with_a_shared_scaler_train(void **state)
+{
+    const char *const shared[] = {"--compressor", "terngrad:shared=1", NULL};
+    const char *const own[] = {"--compressor", "terngrad", NULL};
+    struct run a = {.workers = 3, .batch = 4, .steps = 3, .more = MOMENTUM_SGD, .flags = shared};
+    struct run b = {.workers = 1, .batch = 4, .steps = 3, .more = MOMENTUM_SGD, .flags = shared};
+    struct run c = b;
+    size_t n;
+    float *x = trained(&a, &n);
+
+    for (size_t i = 0; i < n; i++)
+        assert_true(isfinite(x[i]));
+    free(x);
+    c.flags = own;
+    require_same(&b, &c, 0); /* of one worker the largest is its own */
+}
+
 /* What is counted is what would be sent: the device's count against the packed bytes. */
 static void counted_bytes_are_those_of_the_packed_messages(void **state)
 {
@@ -630,6 +669,8 @@ int main(void)
         cmocka_unit_test(an_evaluation_alone_is_that_of_the_run),
         cmocka_unit_test(segments_and_scored_tokens_are_the_references),
         cmocka_unit_test(a_run_that_does_not_fit_is_refused_in_a_sentence),
+        cmocka_unit_test(a_vote_moves_by_lr),
+        cmocka_unit_test(methods_with_a_shared_scaler_train),
         cmocka_unit_test(counted_bytes_are_those_of_the_packed_messages),
         cmocka_unit_test(kept_steps_are_those_of_the_run_and_change_nothing),
     };

@@ -304,7 +304,7 @@ static void check_far_entries(size_t n, const uint32_t *place, uint32_t count, s
     for (uint32_t i = 0; i < count; i++)
         x[place[i]] = (float)i + 1;
     lab_open(&lab, &(struct lab_spec){device, compressor_find("topk"), memory_find("none"), &n, 1,
-                                      1, ratio, NULL, NULL, NULL});
+                                      1, ratio, NULL, NULL, NULL, NULL});
     lab_step(&lab, x);
     packet_download(&p, &lab.message, &lab.layout, 0);
     assert_int_equal(p.count[0], count);
@@ -413,17 +413,22 @@ static void topk_sends_what_the_reference_says(void **state)
     }
 }
 
-/* Seven steps in which every worker sends messages of 100 bytes and 3 dense elements. */
+/* Seven steps in which every worker sends messages of 100 bytes and 3 dense elements; and 10 bytes in
+ * a first round, if there is one. */
 static void check_up_and_down(const char *compressor, uint32_t workers, double up, double down)
 {
     struct workers w = {.method = {.compressor = compressor_find(compressor)}, .count = workers};
+    const struct first_round *first = &w.method.compressor->first;
+    struct sent sent = {.last = {.bytes = 700 * workers}};
 
+    if (first->encode != NULL)
+        sent.first.bytes = first->exchange == BROADCAST ? 70 : 70 * workers;
     w.all.elements = 53;
     w.compressed.elements = 50;
     assert_true(exchange_dense_bytes(&w) == 12);
     assert_true(exchange_whole_bytes(&w) == 4 * 53);
-    assert_true(exchange_bytes_up(&w, 700.0 * workers, 7) == up);
-    assert_true(exchange_bytes_down(&w, 700.0 * workers, 7) == down);
+    assert_true(exchange_bytes_up(&w, &sent, 7) == up);
+    assert_true(exchange_bytes_down(&w, &sent, 7) == down);
 }
 
 static void bytes_go_up_and_down_as_the_exchange_has_it(void **state)
@@ -433,6 +438,9 @@ static void bytes_go_up_and_down_as_the_exchange_has_it(void **state)
     check_up_and_down("topk", 1, 700 + 84, 84);
     check_up_and_down("topk", 4, 700 + 84, 3 * 700 + 84);
     check_up_and_down("dgc", 4, 700 + 84, 3 * 700 + 84);
+    check_up_and_down("gtopk", 4, 700 + 84, 700 + 84);
+    check_up_and_down("powersgd", 4, 70 + 700 + 84, 70 + 700 + 84);
+    check_up_and_down("clt-k", 4, 70.0 / 4 + 700 + 84, 70 + 700 + 84);
 }
 
 int main(void)
