@@ -306,6 +306,38 @@ static void two_entries_that_say_as_much_are_refused(void **state)
         "a.json: tuned: 'topk:ratio=0.01' and 'topk:ratio=1e-2' both fit, and neither says more");
 }
 
+/* A regime whose tuned table has one entry of one key, each so many times a text. */
+static char *tuned_of(size_t names, const char *name, size_t keys, const char *key)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+
+    assert_non_null(out);
+    fputs("{\"model\":\"lstm\",\"data\":\"ptb\",\"tuned\":{\"topk", out);
+    for (size_t i = 0; i < names; i++)
+        fputs(name, out);
+    fputs("\":{\"lr", out);
+    for (size_t i = 0; i < keys; i++)
+        fputs(key, out);
+    fputs("\":1}}," ENDS, out);
+    fclose(out);
+    return text;
+}
+
+static void long_words_of_the_table_are_refused(void **state)
+{
+    char *deep = tuned_of(0, "", 25000, ".a");
+    char *named = tuned_of(200, ":a=", 0, "");
+
+    refuse_regime(deep, "a.json: tuned.topk: lr.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."
+                        "a.a.a.a.a.a: no such key");
+    refuse_regime(named, "a.json: tuned: more than 127 bytes: topk:a=:a=:a=:a=:a=:a=:a=:a=:a=:a=:a="
+                         ":a=:a=:a=:a=:a=:a=:a=:a=:a=...");
+    free(deep);
+    free(named);
+}
+
 /* Faults and misuse. */
 
 static void a_file_that_is_no_regime_is_refused(void **state)
@@ -1043,6 +1075,7 @@ int main(void)
         cmocka_unit_test(no_tuned_leaves_the_table_aside),
         cmocka_unit_test(every_entry_of_the_table_is_checked),
         cmocka_unit_test(two_entries_that_say_as_much_are_refused),
+        cmocka_unit_test(long_words_of_the_table_are_refused),
         cmocka_unit_test(a_file_that_is_no_regime_is_refused),
         cmocka_unit_test(unknown_keys_are_refused_with_the_nearest),
         cmocka_unit_test(unknown_names_are_refused_with_the_nearest),
