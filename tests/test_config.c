@@ -342,7 +342,7 @@ static void long_words_of_the_table_are_refused(void **state)
 
 static void a_file_that_is_no_regime_is_refused(void **state)
 {
-    char *big = allocate((1 << 20) + 2, 1);
+    char *big = allocate((1 << 16) + 2, 1);
 
     refuse_regime("{\"model\": \"lstm\",\n\"data\":", "a.json: line 2: the JSON breaks off");
     refuse_regime("{\n\n lr: 3}\n", "a.json: line 3: no JSON: lr: 3}");
@@ -350,8 +350,8 @@ static void a_file_that_is_no_regime_is_refused(void **state)
     refuse_regime("", "a.json: line 1: the JSON breaks off");
     refuse_regime("[]", "a.json: not an object");
     refuse_regime("{\"seed\":1,\"seed\":2}", "a.json: the key 'seed' is there twice");
-    memset(big, ' ', (1 << 20) + 1);
-    refuse_regime(big, "a.json: larger than 1 MiB, so hardly a regime");
+    memset(big, ' ', (1 << 16) + 1);
+    refuse_regime(big, "a.json: larger than 64 KiB, so hardly a regime");
     free(big);
     refuse("nowhere/b.json", "nowhere/b.json: cannot open it: No such file or directory");
 }
