@@ -474,6 +474,20 @@ static void a_wrong_command_line_is_misuse(void **state)
                  "--batch 2 and --set total_batch=4 exclude each other");
 }
 
+static void a_sentence_that_is_too_long_keeps_its_end(void **state)
+{
+    const char *end = "aaa: cannot open it: File name too long";
+    char line[1024] = "a.json --with ";
+
+    write_file("a.json", MINIMAL);
+    memset(line + strlen(line), 'a', 900);
+    assert_false(parse(line));
+    assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
+    assert_memory_equal(err.text, "aaa", 3);
+    assert_non_null(strstr(err.text, "aaa...aaa"));
+    assert_string_equal(err.text + strlen(err.text) - strlen(end), end);
+}
+
 static void an_unknown_regime_is_refused_with_the_nearest(void **state)
 {
     refuse("lstm-pbt", "no regime 'lstm-pbt'; did you mean 'lstm-ptb'?");
@@ -1083,6 +1097,7 @@ int main(void)
         cmocka_unit_test(faults_of_a_schedule_are_refused),
         cmocka_unit_test(a_flag_is_the_place_of_its_fault),
         cmocka_unit_test(a_wrong_command_line_is_misuse),
+        cmocka_unit_test(a_sentence_that_is_too_long_keeps_its_end),
         cmocka_unit_test(an_unknown_regime_is_refused_with_the_nearest),
         cmocka_unit_test(a_total_batch_is_divided_by_the_workers),
         cmocka_unit_test(batch_and_total_batch_replace_each_other),
