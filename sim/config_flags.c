@@ -7,8 +7,6 @@
 #include "sim/config_layers.h"
 #include "sim/tree.h"
 
-#define DEPTH_MOST 8 /* dots in a path of --set */
-
 enum group { OF_EVALUATION, OF_REGIME, OF_METHOD, OF_RUN, OF_OUTPUT, GROUPS };
 
 static const char *const group_titles[GROUPS] = {"Evaluation", "Regime", "Method", "Run", "Output"};
@@ -262,7 +260,6 @@ static struct tree *layer_of_setting(const struct typed *typed, bool *misuse, st
 {
     const char *equals;
     struct tree *layer, *value;
-    size_t dots = 0;
     char *path;
 
     CHECK(typed->value != NULL);
@@ -272,17 +269,14 @@ static struct tree *layer_of_setting(const struct typed *typed, bool *misuse, st
         fail(err, "%s: not of the form PATH=VALUE", typed->place);
         return NULL;
     }
-    for (const char *p = typed->value; p < equals; p++)
-        dots += *p == '.';
-    if (dots > DEPTH_MOST) {
-        fail(err, "%s: no such key", typed->place);
-        return NULL;
-    }
     path = format_text("%.*s", (int)(equals - typed->value), typed->value);
     layer = tree_new(TREE_OBJECT, typed->place);
     value = tree_typed(equals + 1, typed->place);
     value->exact = true;
-    tree_put_path(layer, path, value);
+    if (!config_layer_put(layer, path, value, err)) {
+        tree_free(layer);
+        layer = NULL;
+    }
     free(path);
     return layer;
 }

@@ -376,11 +376,43 @@ static void two_entries_that_say_as_much_are_refused(void **state)
         "a.json: tuned: 'topk:ratio=0.01' and 'topk:ratio=1e-2' both fit, and neither says more");
 }
 
+/* A regime whose tuned table has one entry of one key, each so many times a text. */
+static char *tuned_of(size_t names, const char *name, size_t keys, const char *key)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+
+    assert_non_null(out);
+    fputs("{\"model\":\"lstm\",\"data\":\"ptb\",\"tuned\":{\"topk", out);
+    for (size_t i = 0; i < names; i++)
+        fputs(name, out);
+    fputs("\":{\"lr", out);
+    for (size_t i = 0; i < keys; i++)
+        fputs(key, out);
+    fputs("\":1}}," ENDS, out);
+    fclose(out);
+    return text;
+}
+
+static void long_words_of_the_table_are_refused(void **state)
+{
+    char *deep = tuned_of(0, "", 25000, ".a");
+    char *named = tuned_of(200, ":a=", 0, "");
+
+    refuse_regime(deep, "a.json: tuned.topk: lr.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."
+                        "a.a.a.a.a.a: no such key");
+    refuse_regime(named, "a.json: tuned: more than 127 bytes: topk:a=:a=:a=:a=:a=:a=:a=:a=:a=:a=:a="
+                         ":a=:a=:a=:a=:a=:a=:a=:a=:a=...");
+    free(deep);
+    free(named);
+}
+
 /* Faults and misuse. */
 
 static void a_file_that_is_no_regime_is_refused(void **state)
 {
-    char *big = allocate((1 << 20) + 2, 1);
+    char *big = allocate((1 << 16) + 2, 1);
 
     refuse_regime("{\"model\": \"lstm\",\n\"data\":", "a.json: line 2: the JSON breaks off");
     refuse_regime("{\n\n lr: 3}\n", "a.json: line 3: no JSON: lr: 3}");
@@ -388,8 +420,8 @@ static void a_file_that_is_no_regime_is_refused(void **state)
     refuse_regime("", "a.json: line 1: the JSON breaks off");
     refuse_regime("[]", "a.json: not an object");
     refuse_regime("{\"seed\":1,\"seed\":2}", "a.json: the key 'seed' is there twice");
-    memset(big, ' ', (1 << 20) + 1);
-    refuse_regime(big, "a.json: larger than 1 MiB, so hardly a regime");
+    memset(big, ' ', (1 << 16) + 1);
+    refuse_regime(big, "a.json: larger than 64 KiB, so hardly a regime");
     free(big);
     refuse("nowhere/b.json", "nowhere/b.json: cannot open it: No such file or directory");
 }
@@ -510,6 +542,20 @@ static void a_wrong_command_line_is_misuse(void **state)
     refuse_usage("a.json --set seed", "--set seed: not of the form PATH=VALUE");
     refuse_usage("a.json --batch 2 --set total_batch=4",
                  "--batch 2 and --set total_batch=4 exclude each other");
+}
+
+static void a_sentence_that_is_too_long_keeps_its_end(void **state)
+{
+    const char *end = "aaa: cannot open it: File name too long";
+    char line[1024] = "a.json --with ";
+
+    write_file("a.json", MINIMAL);
+    memset(line + strlen(line), 'a', 900);
+    assert_false(parse(line));
+    assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
+    assert_memory_equal(err.text, "aaa", 3);
+    assert_non_null(strstr(err.text, "aaa...aaa"));
+    assert_string_equal(err.text + strlen(err.text) - strlen(end), end);
 }
 
 static void an_unknown_regime_is_refused_with_the_nearest(void **state)
@@ -1117,6 +1163,7 @@ int main(void)
         cmocka_unit_test(no_tuned_leaves_the_table_aside),
         cmocka_unit_test(every_entry_of_the_table_is_checked),
         cmocka_unit_test(two_entries_that_say_as_much_are_refused),
+        cmocka_unit_test(long_words_of_the_table_are_refused),
         cmocka_unit_test(a_file_that_is_no_regime_is_refused),
         cmocka_unit_test(unknown_keys_are_refused_with_the_nearest),
         cmocka_unit_test(unknown_names_are_refused_with_the_nearest),
@@ -1124,6 +1171,7 @@ int main(void)
         cmocka_unit_test(faults_of_a_schedule_are_refused),
         cmocka_unit_test(a_flag_is_the_place_of_its_fault),
         cmocka_unit_test(a_wrong_command_line_is_misuse),
+        cmocka_unit_test(a_sentence_that_is_too_long_keeps_its_end),
         cmocka_unit_test(an_unknown_regime_is_refused_with_the_nearest),
         cmocka_unit_test(a_total_batch_is_divided_by_the_workers),
         cmocka_unit_test(batch_and_total_batch_replace_each_other),
