@@ -14,6 +14,7 @@ struct step {
     uint64_t number;   /* of the step in the run, from 0 */
     uint64_t position; /* of the step's first token in each column, or image in the epoch */
     float lr;
+    float lr_change; /* that of the step before over this one's; 1 at first */
     float momentum;
     float weight_decay;
     uint32_t nesterov; /* 1: Nesterov's form of momentum */

@@ -5,6 +5,7 @@
 #include "sim/config.h"
 
 #include <limits.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -344,6 +345,43 @@ static void the_table_goes_by_the_quantiser_too(void **state)
     assert_true(c.phase[0].lr == 20);
 }
 
+static void warmups_have_names(void **state)
+{
+    const double want[] = {0.31622776601683794, 0.1, 0.031622776601683791, 0.01,
+                           0.0031622776601683794};
+
+    write_file("a.json", REGIME("\"compressor\":\"dgc:ratio=0.001\",\"warmup\":{\"ratios\":"
+                                "\"exponential:5\"},\"epochs\":9"));
+    accept("a.json");
+    for (uint32_t epoch = 0; epoch < 5; epoch++)
+        assert_true(fabs(config_ratio(&c, epoch, 77) / want[epoch] - 1) < 1e-12);
+    assert_true(config_ratio(&c, 5, 77) == 0.001);
+    accept("a.json --warmup dense:3 --warmup-epochs 2");
+    assert_true(config_ratio(&c, 5, 77) == 1 && config_ratio(&c, 6, 77) == 0.001);
+    assert_string_equal(pair("warmup.ratios"), "[1,1,1]");
+    refuse("a.json --warmup expo:3",
+           "--warmup expo:3: not a list of 1 to 64 numbers, exponential:N or "
+           "dense:N");
+    refuse("a.json --warmup dense:",
+           "--warmup dense:: not a list of 1 to 64 numbers, exponential:N or "
+           "dense:N");
+    refuse("a.json --warmup dense:65", "--warmup dense:65: not a list of 1 to 64 numbers, "
+                                       "exponential:N or dense:N");
+}
+
+static void dense_steps_come_again(void **state)
+{
+    write_file("a.json", REGIME("\"compressor\":\"topk:ratio=0.01\",\"dense_every\":5"));
+    accept("a.json");
+    for (uint64_t step = 0; step < 20; step++)
+        assert_true(config_ratio(&c, 0, step) == (step % 5 == 0 ? 1 : 0.01));
+    assert_true(config_ratio_most(&c) == 1);
+    accept("a.json --dense-every 0");
+    assert_true(config_ratio(&c, 0, 0) == 0.01);
+    accept("a.json --compressor terngrad");
+    assert_int_equal(c.dense_every, 0);
+}
+
 static void no_tuned_leaves_the_table_aside(void **state)
 {
     write_file("a.json", TABLE);
@@ -476,7 +514,8 @@ static void wrong_values_are_refused(void **state)
                   "a.json: model.hidden: 2.5 is not a whole number in [1, 65536]");
     refuse_regime(REGIME("\"clip\":{\"mode\":\"local\"}"), "a.json: clip: 'norm' is missing");
     refuse_regime(REGIME("\"warmup\":{\"ratios\":[]}"),
-                  "a.json: warmup.ratios: [] is not a list of 1 to 64 numbers");
+                  "a.json: warmup.ratios: [] is not a list of 1 to 64 numbers, exponential:N or "
+                  "dense:N");
     refuse_regime(REGIME("\"lr_rule\":\"linear:to\""),
                   "a.json: lr_rule: \"linear:to\" is not of the form NAME[:key=value,...]");
     refuse_regime(REGIME("\"seed\":9007199254740992"),
@@ -1160,6 +1199,8 @@ int main(void)
         cmocka_unit_test(a_quantiser_stands_behind_a_compressor_or_alone),
         cmocka_unit_test(a_quantiser_is_checked),
         cmocka_unit_test(the_table_goes_by_the_quantiser_too),
+        cmocka_unit_test(warmups_have_names),
+        cmocka_unit_test(dense_steps_come_again),
         cmocka_unit_test(no_tuned_leaves_the_table_aside),
         cmocka_unit_test(every_entry_of_the_table_is_checked),
         cmocka_unit_test(two_entries_that_say_as_much_are_refused),
