@@ -620,10 +620,25 @@ static bool check_method(const struct config *c, const struct tree *regime, stru
     return true;
 }
 
+static bool settle_batch(struct config *c, const struct tree *total, struct error *err)
+{
+    if (total == NULL) {
+        c->total_batch = c->batch * c->workers;
+        return true;
+    }
+    if (c->total_batch % c->workers != 0)
+        return config_wrong(total, "total_batch", err, "a multiple of the %u workers", c->workers);
+    c->batch = c->total_batch / c->workers;
+    return c->batch <= BATCH_MOST ||
+           config_wrong(total, "total_batch", err, "at most %d a worker", BATCH_MOST);
+}
+
 bool config_keys_check(struct config *c, const struct tree *regime, struct error *err)
 {
     const struct tree *total = tree_get(regime, "total_batch");
     const struct tree *schedule = tree_get(regime, "schedule");
+    struct method method = {.compressor = compressor_find(c->compressor.name),
+                            .settings = c->compressor.value};
 
     if (tree_get(regime, "model") == NULL)
         return config_missing(regime, "", "model", err);
@@ -635,15 +650,13 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(schedule, "schedule.0", "lr", err);
     if (!check_method(c, regime, err))
         return false;
-    if (total == NULL) {
-        c->total_batch = c->batch * c->workers;
-        return true;
-    }
-    if (c->total_batch % c->workers != 0)
-        return config_wrong(total, "total_batch", err, "a multiple of the %u workers", c->workers);
-    c->batch = c->total_batch / c->workers;
-    if (c->batch > BATCH_MOST)
-        return config_wrong(total, "total_batch", err, "at most %d a worker", BATCH_MOST);
+    if (!settle_batch(c, total, err))
+        return false;
+    if (c->batch % method_micro(&method) != 0)
+        return config_wrong(tree_get(regime, "compressor"), "compressor", err,
+                            "a method for a batch of %u a worker, which is no multiple of its %u "
+                            "micro-batches",
+                            c->batch, method_micro(&method));
     return true;
 }
 
