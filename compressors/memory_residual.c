@@ -9,6 +9,7 @@
  * a vector is twice C of it.
  */
 #include "compressors/memory.h"
+#include "sim/exactmath.h"
 
 struct memory_residual_add {
     const float *grad, *scale, *params;
@@ -28,7 +29,7 @@ TILE_KERNEL(memory_residual_add)
         float g =
             memory_gradient(scale, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
 
-        a->residual[i] = beta * a->residual[i] + a->gamma * g;
+        a->residual[i] = exact_fade(beta * a->residual[i]) + a->gamma * g;
     }
 }
 
