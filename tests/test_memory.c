@@ -250,11 +250,11 @@ static void what_fades_is_zero_in_the_end(void **state)
         float *kept;
 
         begin_eight(&lab, names[i], 0.125);
-        lab.step.momentum = 0.01f;
+        lab.step.momentum = 0.75f;
         if (strcmp(names[i], "dgc") != 0)
-            lab_set_memory(&lab, "beta", 0.01);
+            lab_set_memory(&lab, "beta", 0.75);
         lab_step(&lab, g1);
-        for (int step = 0; step < 25; step++)
+        for (int step = 0; step < 400; step++)
             lab_step(&lab, none);
         kept = lab_download(&lab, lab.slab[strcmp(names[i], "dgc") == 0], 1);
         for (int e = 0; e < 8; e++)
