@@ -68,6 +68,7 @@ static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
         .seed = c->seed,
         .number = number,
         .position = first_segment * c->data.bptt,
+        .ratio = ratio,
         .lr = (float)learning_rate(t, epoch, number),
         .momentum = (float)phase->momentum,
         .weight_decay = (float)phase->weight_decay,
