@@ -8,6 +8,8 @@ extern const struct compressor gradient_dropping_compressor;
 extern const struct compressor gtopk_compressor;
 extern const struct compressor none_compressor;
 extern const struct compressor powersgd_compressor;
+extern const struct compressor randomk_compressor;
+extern const struct compressor slice_compressor;
 extern const struct compressor topk_compressor;
 
 const struct compressor *const compressors[] = {
@@ -17,6 +19,8 @@ const struct compressor *const compressors[] = {
     &gtopk_compressor,
     &none_compressor,
     &powersgd_compressor,
+    &randomk_compressor,
+    &slice_compressor,
     &topk_compressor,
     NULL,
 };
@@ -57,10 +61,20 @@ const struct quantiser *quantiser_find(const char *name)
     return NULL;
 }
 
-char *compressor_alias(const char *name)
+char *compressor_alias(const char *spec)
 {
-    for (size_t i = 0; i < ARRAY_LENGTH(aliases); i++)
-        if (strcmp(aliases[i].name, name) == 0)
-            return format_text("%s", aliases[i].spec);
+    size_t name = strcspn(spec, ":+");
+
+    for (size_t i = 0; i < ARRAY_LENGTH(aliases); i++) {
+        const char *of = aliases[i].spec;
+        size_t first = strcspn(of, "+");
+        const char *own = spec + name;
+
+        if (strlen(aliases[i].name) != name || strncmp(aliases[i].name, spec, name) != 0)
+            continue;
+        if (*own == ':' && memchr(of, ':', first) != NULL)
+            return format_text("%.*s,%s%s", (int)first, of, own + 1, of + first);
+        return format_text("%.*s%s%s", (int)first, of, own, of + first);
+    }
     return NULL;
 }

@@ -90,6 +90,8 @@ check topk --compressor topk:ratio=0.05 --epochs 2
 check all --compressor topk:ratio=0.05 --compress-all --encoding runs16 --workers 3 --batch 2
 check dgc --compressor dgc --warmup 0.5,0.25 --warmup-steps 3 --ratio 0.02
 check warm --compressor dgc --warmup 0.5,0.25 --warmup-steps 1000
+check randomk --compressor randomk --ratio 0.05
+check slice --compressor slice+fp16 --ratio 0.05
 check segments --sharding segments
 check groups --group 1
 gradpress show tiny.json --json --memory

@@ -560,21 +560,24 @@ static void methods_with_a_shared_scaler_train(void **state)
 /* What is counted is what would be sent: the device's count against the packed bytes. */
 static void counted_bytes_are_those_of_the_packed_messages(void **state)
 {
-    static const char *const encodings[] = {"raw", "runs16"};
+    static const char *const sent[][2] = {
+        {"dgc:ratio=0.03", "raw"},
+        {"dgc:ratio=0.03", "runs16"},
+        {"randomk", "raw"},
+        {"slice+fp16", "raw"},
 
-    for (int e = 0; e < 2; e++) {
-        const char *const flags[] = {"--encoding", encodings[e], NULL};
-        struct run r = {.workers = 3,
-                        .batch = 4,
-                        .more = MOMENTUM_SGD ", \"compressor\": \"dgc:ratio=0.03\"",
-                        .flags = flags};
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(sent); i++) {
+        const char *const flags[] = {"--compressor", sent[i][0], "--encoding", sent[i][1], NULL};
+        struct run r = {.workers = 3, .batch = 4, .more = MOMENTUM_SGD, .flags = flags};
         struct config *c;
         struct train t;
         struct traffic traffic; /* of the first tensor */
         struct error err;
 
         start(&t, &c, &r);
-        take_steps(&t, 1);
+        take_steps(&t, 4);
         device_download(&t.dev, &traffic, t.workers.traffic, sizeof(traffic));
         assert_true(traffic.bytes > 0);
         assert_true(workers_verify(&t.workers, &t.workers.lane[0], &err));

@@ -413,6 +413,17 @@ static void topk_sends_what_the_reference_says(void **state)
     }
 }
 
+static void agreed_entries_have_no_index_on_paper(void **state)
+{
+    struct shapes s;
+
+    lstm_shapes(&s, "randomk", 700, false, true);
+    assert_true(exchange_paper_bytes(&s.workers, .001) == 4 * 21858);
+    lstm_shapes(&s, "slice", 700, false, true);
+    assert_true(exchange_paper_bytes(&s.workers, .001) == 4 * (21858 + 11));
+    assert_true(exchange_paper_bytes(&s.workers, 1) == 4.0 * 21861200);
+}
+
 /* Seven steps in which every worker sends messages of 100 bytes and 3 dense elements; and 10 bytes in
  * a first round, if there is one. */
 static void check_up_and_down(const char *compressor, uint32_t workers, double up, double down)
@@ -441,6 +452,8 @@ static void bytes_go_up_and_down_as_the_exchange_has_it(void **state)
     check_up_and_down("gtopk", 4, 700 + 84, 700 + 84);
     check_up_and_down("powersgd", 4, 70 + 700 + 84, 70 + 700 + 84);
     check_up_and_down("clt-k", 4, 70.0 / 4 + 700 + 84, 70 + 700 + 84);
+    check_up_and_down("randomk", 4, 700 + 84, 700 + 84);
+    check_up_and_down("slice", 4, 700 + 84, 700 + 84);
 }
 
 int main(void)
@@ -456,6 +469,7 @@ int main(void)
         cmocka_unit_test(flipped_bytes_do_no_harm),
         cmocka_unit_test(dgc_sends_what_its_paper_says),
         cmocka_unit_test(topk_sends_what_the_reference_says),
+        cmocka_unit_test(agreed_entries_have_no_index_on_paper),
         cmocka_unit_test(bytes_go_up_and_down_as_the_exchange_has_it),
     };
     const struct CMUnitTest on_a_device[] = {
