@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+extern const struct compressor adacomp_compressor;
 extern const struct compressor clt_k_compressor;
 extern const struct compressor dgc_compressor;
 extern const struct compressor gradient_dropping_compressor;
@@ -10,19 +11,13 @@ extern const struct compressor none_compressor;
 extern const struct compressor powersgd_compressor;
 extern const struct compressor randomk_compressor;
 extern const struct compressor slice_compressor;
+extern const struct compressor threshold_compressor;
 extern const struct compressor topk_compressor;
 
 const struct compressor *const compressors[] = {
-    &clt_k_compressor,
-    &dgc_compressor,
-    &gradient_dropping_compressor,
-    &gtopk_compressor,
-    &none_compressor,
-    &powersgd_compressor,
-    &randomk_compressor,
-    &slice_compressor,
-    &topk_compressor,
-    NULL,
+    &adacomp_compressor, &clt_k_compressor,     &dgc_compressor,      &gradient_dropping_compressor,
+    &gtopk_compressor,   &none_compressor,      &powersgd_compressor, &randomk_compressor,
+    &slice_compressor,   &threshold_compressor, &topk_compressor,     NULL,
 };
 
 extern const struct quantiser bf16_quantiser;
@@ -41,7 +36,10 @@ const struct quantiser *const quantisers[] = {
 static const struct {
     const char *name, *spec;
 } aliases[] = {
+    {"adacomp2", "adacomp:original=1,sigmas=60"},
+    {"efsignadacomp", "adacomp:original=1+efsignsgd"},
     {"efsigntopk", "topk+efsignsgd"},
+    {"terngradadacomp", "adacomp:original=1+terngrad"},
     {"terngradtopk", "topk+terngrad"},
 };
 

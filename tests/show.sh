@@ -94,6 +94,7 @@ check randomk --compressor randomk --ratio 0.05
 check slice --compressor slice+fp16 --ratio 0.05
 check segments --sharding segments
 check groups --group 1
+says 0 'message +at least [0-9]+ bytes a worker and step, the data say how many;' - show tiny.json --compressor adacomp
 gradpress show tiny.json --json --memory
 fact "the parts are the whole" test "$(sqlite3 :memory: "select json_extract(j, '\$.memory.bytes') = json_extract(j, '\$.memory.parameters') +
     json_extract(j, '\$.memory.workers') + json_extract(j, '\$.memory.evaluation') + json_extract(j, '\$.memory.data') +

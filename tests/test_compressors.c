@@ -1118,8 +1118,12 @@ static const struct form {
         double value;
     } setting[3];
 } forms[] = {
+    {"adacomp", "", {{"bin", 50}, {"sigmas", 1}}},
+    {"adacomp", "", {{"original", 1}, {"sigmas", 2}, {"c", 2.35}}},
+    {"adacomp", "efsignsgd", {{"bin", 0}, {"quantise", 0}}},
     {"randomk", "qsgd", {{NULL}}},
     {"slice", "fp16", {{NULL}}},
+    {"threshold", "terngrad", {{"tau", 0.5}, {"values", 1}}},
 };
 
 static int run_form(const struct form *f)

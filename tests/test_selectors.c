@@ -13,6 +13,10 @@
 
 static const char *device;
 
+static const size_t eight[] = {8};
+static const float g1[] = {.50f, -.11f, .31f, -.83f, .07f, .02f, -.23f, .42f};
+static const float g2[] = {-.13f, .19f, .36f, .12f, -.05f, .61f, -.27f, .03f};
+
 #define SOME 3 /* settings that a test gives */
 
 /* A compressor with some of its settings; what is left has a NULL name. */
@@ -361,6 +365,226 @@ static void slice_comes_round(void **state)
     lab_close(&lab);
 }
 
+static void require_near(struct lab *lab, const char *what, const float *on_device,
+                         const float *want)
+{
+    float *x = lab_download(lab, on_device, 1);
+
+    for (size_t i = 0; i < 8; i++)
+        if (!(fabsf(x[i] - want[i]) < 1e-5f))
+            fail_msg("%s: element %zu is %g, not %g", what, i, (double)x[i], (double)want[i]);
+    free(x);
+}
+
+/* Two steps of 8 elements with residual memory: what is decoded, and what is kept. */
+static void two_steps(const struct how *how, const float want[4][8])
+{
+    struct lab lab;
+
+    begin(&lab, how, eight, 1, 1);
+    lab_step(&lab, g1);
+    require_near(&lab, "sent in step 1", lab.sum, want[0]);
+    require_near(&lab, "kept in step 1", lab.slab[0], want[1]);
+    lab.step.number++;
+    lab_step(&lab, g2);
+    require_near(&lab, "sent in step 2", lab.sum, want[2]);
+    require_near(&lab, "kept in step 2", lab.slab[0], want[3]);
+    lab_close(&lab);
+}
+
+/* ---- threshold ---- */
+
+static void slow_threshold(const struct lab *lab, uint32_t worker, uint32_t tensor, const float *x,
+                           const float *g, struct expected *e)
+{
+    float tau = (float)setting_of(lab, "tau");
+
+    for (size_t i = 0; i < e->n; i++) {
+        e->sent[i] = fabsf(x[i]) >= tau;
+        e->value[i] = setting_of(lab, "values") != 0 ? x[i] : copysignf(tau, x[i]);
+    }
+}
+
+static void threshold_is_the_slow_one(void **state)
+{
+    compare(&(struct how){"threshold", "", "none", 0, {{"tau", .5}}}, slow_threshold, 0);
+    compare(&(struct how){"threshold", "", "residual", 0, {{"tau", .75}}}, slow_threshold, 0);
+    compare(&(struct how){"threshold", "", "residual", 0, {{"tau", .5}, {"values", 1}}},
+            slow_threshold, 0);
+    compare(&(struct how){"threshold", "", "none", 0, {{"tau", 2}}}, slow_threshold, 0);
+    compare(&(struct how){"threshold", "", "none", 0, {{NULL}}}, slow_threshold, 0);
+}
+
+static void threshold_is_as_computed_by_hand(void **state)
+{
+    const float want[4][8] = {
+        {.4f, 0, 0, -.4f, 0, 0, 0, .4f},
+        {.1f, -.11f, .31f, -.43f, .07f, .02f, -.23f, .02f},
+        {0, 0, .4f, 0, 0, .4f, -.4f, 0},
+        {-.03f, .08f, .27f, -.31f, .02f, .23f, -.1f, .05f},
+    };
+
+    two_steps(&(struct how){"threshold", "", "residual", 0, {{"tau", .4}}}, want);
+    two_steps(&(struct how){"threshold", "efsignsgd", "residual", 0, {{"tau", .4}}}, want);
+}
+
+/* ---- adacomp ---- */
+
+/* G, held to so many deviations, two passes over it. */
+static float *slow_held(const float *x, size_t n, double sigmas)
+{
+    float *held = allocate(n, sizeof(*held));
+    double mean = 0, variance = 0;
+    float limit;
+
+    for (size_t i = 0; i < n; i++)
+        mean += (double)x[i] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        variance += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n;
+    limit = (float)(sigmas * sqrt(variance));
+    for (size_t i = 0; i < n; i++)
+        held[i] = variance > 0 && sigmas > 0 && fabsf(x[i]) > limit ? copysignf(limit, x[i]) : x[i];
+    return held;
+}
+
+static void slow_adacomp(const struct lab *lab, uint32_t worker, uint32_t tensor, const float *x,
+                         const float *g, struct expected *e)
+{
+    bool original = setting_of(lab, "original") != 0;
+    size_t bin = original ? 0 : (size_t)setting_of(lab, "bin");
+    float c = (float)setting_of(lab, "c");
+    float *held = slow_held(x, e->n, setting_of(lab, "sigmas"));
+    double sum = 0, bins = 0;
+
+    bin = bin == 0 ? e->n : bin;
+    for (size_t from = 0; from < e->n; from += bin, bins++) {
+        float most = 0;
+
+        for (size_t i = from; i < from + bin && i < e->n; i++)
+            most = fabsf(held[i]) > most ? fabsf(held[i]) : most;
+        for (size_t i = from; i < from + bin && i < e->n; i++) {
+            float h = held[i] + c * g[i];
+
+            e->sent[i] = most > 0 && fabsf(h) >= most;
+            e->value[i] = original ? h : held[i];
+        }
+        sum += (double)most;
+    }
+    for (size_t i = 0; i < e->n && !original && setting_of(lab, "quantise") != 0; i++)
+        e->value[i] = e->value[i] >= 0 ? (float)(sum / bins) : -(float)(sum / bins);
+    free(held);
+}
+
+static void adacomp_is_the_slow_one(void **state)
+{
+    const double bins[] = {0, 1, 7, 50, 256, 500, 1000, 50000};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(bins); i++) {
+        compare(&(struct how){"adacomp", "", "residual", 0, {{"bin", bins[i]}, {"quantise", 0}}},
+                slow_adacomp, 0);
+        compare(&(struct how){"adacomp", "", "residual", 0, {{"bin", bins[i]}, {"c", 2.35}}},
+                slow_adacomp, 1e-6);
+    }
+    compare(&(struct how){"adacomp", "", "residual", 0, {{"original", 1}, {"c", 3}}}, slow_adacomp,
+            0);
+    compare(&(struct how){"adacomp", "", "none", 0, {{NULL}}}, slow_adacomp, 1e-6);
+    compare(&(struct how){"adacomp", "", "dgc", 0, {{NULL}}}, slow_adacomp, 1e-6);
+}
+
+static void adacomp_holds_to_deviations_as_the_slow_one(void **state)
+{
+    compare(&(struct how){"adacomp", "", "residual", 0, {{"original", 1}, {"sigmas", 1}}},
+            slow_adacomp, 1e-6);
+    compare(&(struct how){"adacomp", "", "residual", 0, {{"bin", 50}, {"sigmas", 1.5}}},
+            slow_adacomp, 1e-6);
+}
+
+static void adacomp_is_as_computed_by_hand(void **state)
+{
+    const float original[4][8] = {
+        {1, 0, 0, -1.66f, 0, 0, 0, .84f},
+        {-.5f, -.11f, .31f, .83f, .07f, .02f, -.23f, -.42f},
+        {0, 0, 1.03f, 1.07f, 0, 1.24f, 0, 0},
+        {-.63f, .08f, -.36f, -.12f, .02f, -.61f, -.5f, -.39f},
+    };
+    const float plain[4][8] = {
+        {.5f, 0, 0, -.83f, 0, 0, 0, .42f},
+        {0, -.11f, .31f, 0, .07f, .02f, -.23f, 0},
+        {0, 0, .67f, 0, 0, .63f, -.5f, 0},
+        {-.13f, .08f, 0, .12f, .02f, 0, 0, .03f},
+    };
+
+    two_steps(&(struct how){"adacomp", "", "residual", 0, {{"original", 1}}}, original);
+    two_steps(&(struct how){"adacomp", "", "residual", 0, {{"bin", 0}, {"quantise", 0}}}, plain);
+}
+
+/* Bins of 4: their largest are .83 and .42, then .67 and .63; s is the mean. */
+static void adacomp_in_bins_is_as_computed_by_hand(void **state)
+{
+    const float want[4][8] = {
+        {.625f, 0, 0, -.625f, 0, 0, -.625f, .625f},
+        {-.125f, -.11f, .31f, -.205f, .07f, .02f, .395f, -.205f},
+        {0, 0, .65f, 0, 0, .65f, 0, 0},
+        {-.255f, .08f, .02f, -.085f, .02f, -.02f, .125f, -.175f},
+    };
+
+    two_steps(&(struct how){"adacomp", "", "residual", 0, {{"bin", 4}}}, want);
+    two_steps(&(struct how){"adacomp", "efsignsgd", "residual", 0, {{"bin", 4}}}, want);
+}
+
+static void efsignadacomp_is_as_computed_by_hand(void **state)
+{
+    const float m1 = 3.5f / 3, m2 = 1.06556f;
+    const float want[4][8] = {
+        {m1, 0, 0, -m1, 0, 0, 0, m1},
+        {-.66667f, -.11f, .31f, .33667f, .07f, .02f, -.23f, -.74667f},
+        {-m2, 0, m2, 0, 0, m2, 0, 0},
+        {.26889f, .08f, -.39556f, .45667f, .02f, -.43556f, -.5f, -.71667f},
+    };
+
+    two_steps(&(struct how){"adacomp", "efsignsgd", "residual", 0, {{"original", 1}}}, want);
+}
+
+/* The mean of x is 1, its variance 7. */
+static void adacomp2_loses_nothing_of_what_it_holds(void **state)
+{
+    const float x[8] = {8};
+    const float deviation = 2.6457513f;
+    const float want[8] = {deviation + 8}, left[8] = {-deviation};
+    struct lab lab;
+
+    begin(&lab, &(struct how){"adacomp", "", "residual", 0, {{"original", 1}, {"sigmas", 1}}},
+          eight, 1, 1);
+    lab_step(&lab, x);
+    require_near(&lab, "sent", lab.sum, want);
+    require_near(&lab, "kept", lab.slab[0], left);
+    lab_close(&lab);
+}
+
+/* G is of one sign and the last gradient of the other: nobody reaches the largest. */
+static void adacomp_may_send_nothing(void **state)
+{
+    float x[8] = {4, 3, 3, 3, 3, 3, 3, 3};
+    struct traffic total;
+    uint64_t each;
+    struct lab lab;
+
+    begin(&lab, &(struct how){"adacomp", "efsignsgd", "residual", 0, {{"quantise", 0}, {"c", 0}}},
+          eight, 1, 1);
+    lab_step(&lab, x);
+    lab_weigh(&lab, ENCODING_RAW, &total, &each);
+    assert_int_equal(each, 4 + 4 + 4 + 1); /* a count, an index, the scalar, a sign */
+    lab_close(&lab);
+    begin(&lab, &(struct how){"adacomp", "efsignsgd", "residual", 0, {{NULL}}}, eight, 1, 1);
+    lab_upload(&lab, lab.slab[0], x, 1);
+    for (int i = 0; i < 8; i++)
+        x[i] = -x[i] / 4;
+    lab_step(&lab, x);
+    lab_weigh(&lab, ENCODING_RAW, &total, &each);
+    assert_int_equal(each, 4);
+    lab_close(&lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,6 +594,15 @@ int main(void)
         cmocka_unit_test(randomk_with_a_memory_loses_nothing_and_stays_small),
         cmocka_unit_test(slice_is_the_slow_one),
         cmocka_unit_test(slice_comes_round),
+        cmocka_unit_test(threshold_is_the_slow_one),
+        cmocka_unit_test(threshold_is_as_computed_by_hand),
+        cmocka_unit_test(adacomp_is_the_slow_one),
+        cmocka_unit_test(adacomp_holds_to_deviations_as_the_slow_one),
+        cmocka_unit_test(adacomp_is_as_computed_by_hand),
+        cmocka_unit_test(adacomp_in_bins_is_as_computed_by_hand),
+        cmocka_unit_test(efsignadacomp_is_as_computed_by_hand),
+        cmocka_unit_test(adacomp2_loses_nothing_of_what_it_holds),
+        cmocka_unit_test(adacomp_may_send_nothing),
     };
     int failed = 0;
 
