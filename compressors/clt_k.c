@@ -27,33 +27,6 @@ KERNEL(clt_k_lead)
     a->out[i] = a->wanted[a->step->number % a->workers * a->stride + i];
 }
 
-struct clt_k_take {
-    const uint32_t *leader;       /* [room] indices */
-    const uint32_t *leader_count; /* [tensors] */
-    const float *wanted;          /* [workers][stride] */
-    size_t stride;
-    const uint32_t *first; /* [tensors] tile of the wanted slab where a tensor begins */
-    uint32_t *index, *count;
-    float *value; /* [workers][room] */
-};
-
-TILE_KERNEL(clt_k_take)
-{
-    const float *wanted = a->wanted + t->worker * a->stride + (size_t)a->first[t->tensor] * TILE;
-    uint32_t count = a->leader_count[t->tensor];
-
-    if (t->begin == 0 && tile_leads(t))
-        a->count[t->scalar] = count;
-    EACH_SLOT (s) {
-        if (t->begin + tile_element(t, s) < count) {
-            uint32_t index = a->leader[t->place + tile_element(t, s)];
-
-            a->index[tile_at(t, s)] = index;
-            a->value[tile_at(t, s)] = wanted[index];
-        }
-    }
-}
-
 #ifndef __CUDACC__
 
 #include "compressors/rounds.h"
@@ -78,11 +51,7 @@ static void clt_k_encode(const struct call *call, struct message *out)
 {
     const struct message *leader = &call->rounds->first;
 
-    LAUNCH_TILES(call->dev, clt_k_take, &out->rooms.tiles, out->senders, .leader = leader->index,
-                 .leader_count = leader->count, .wanted = call->wanted,
-                 .stride = call->layout->tiles.stride, .first = call->layout->tiles.first,
-                 .index = out->index, .count = out->count, .value = out->own_value);
-    message_floats(out);
+    sparse_take_same(call, leader->index, leader->count, false, out);
 }
 
 const struct compressor clt_k_compressor = {
@@ -95,6 +64,7 @@ const struct compressor clt_k_compressor = {
     .together = true,
     .agreed = true,
     .room = sparse_room,
+    .scratch = sparse_slab_scratch,
     .first = {.exchange = BROADCAST, .indices = true, .room = sparse_room, .encode = clt_k_choose},
     .encode = clt_k_encode,
     .decode = sparse_apply,

@@ -2,22 +2,32 @@
 
 #include <string.h>
 
+extern const struct compressor adacomp_compressor;
 extern const struct compressor clt_k_compressor;
 extern const struct compressor dgc_compressor;
 extern const struct compressor gradient_dropping_compressor;
 extern const struct compressor gtopk_compressor;
 extern const struct compressor none_compressor;
 extern const struct compressor powersgd_compressor;
+extern const struct compressor randomk_compressor;
+extern const struct compressor slice_compressor;
+extern const struct compressor threshold_compressor;
 extern const struct compressor topk_compressor;
+extern const struct compressor variance_compressor;
 
 const struct compressor *const compressors[] = {
+    &adacomp_compressor,
     &clt_k_compressor,
     &dgc_compressor,
     &gradient_dropping_compressor,
     &gtopk_compressor,
     &none_compressor,
     &powersgd_compressor,
+    &randomk_compressor,
+    &slice_compressor,
+    &threshold_compressor,
     &topk_compressor,
+    &variance_compressor,
     NULL,
 };
 
@@ -37,7 +47,11 @@ const struct quantiser *const quantisers[] = {
 static const struct {
     const char *name, *spec;
 } aliases[] = {
+    {"varbased", "variance:original=1"},
+    {"adacomp2", "adacomp:original=1,sigmas=60"},
+    {"efsignadacomp", "adacomp:original=1+efsignsgd"},
     {"efsigntopk", "topk+efsignsgd"},
+    {"terngradadacomp", "adacomp:original=1+terngrad"},
     {"terngradtopk", "topk+terngrad"},
 };
 
@@ -57,10 +71,20 @@ const struct quantiser *quantiser_find(const char *name)
     return NULL;
 }
 
-char *compressor_alias(const char *name)
+char *compressor_alias(const char *spec)
 {
-    for (size_t i = 0; i < ARRAY_LENGTH(aliases); i++)
-        if (strcmp(aliases[i].name, name) == 0)
-            return format_text("%s", aliases[i].spec);
+    size_t name = strcspn(spec, ":+");
+
+    for (size_t i = 0; i < ARRAY_LENGTH(aliases); i++) {
+        const char *of = aliases[i].spec;
+        size_t first = strcspn(of, "+");
+        const char *own = spec + name;
+
+        if (strlen(aliases[i].name) != name || strncmp(aliases[i].name, spec, name) != 0)
+            continue;
+        if (*own == ':' && memchr(of, ':', first) != NULL)
+            return format_text("%.*s,%s%s", (int)first, of, own + 1, of + first);
+        return format_text("%.*s%s%s", (int)first, of, own, of + first);
+    }
     return NULL;
 }

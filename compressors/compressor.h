@@ -47,6 +47,7 @@ struct call {
     uint32_t first, workers, all; /* workers first ... first + workers - 1 of all */
     const double *settings;       /* in the order of compressor.settings */
     double ratio_most;            /* the largest share of entries that any step keeps */
+    bool kept;                    /* a memory keeps what is not sent */
     const struct step *step;      /* on the device */
     const uint32_t *keep;         /* [tensors] on the device: entries to keep in this step */
 
@@ -79,21 +80,27 @@ KERNEL_FN float target_apply(enum target_how how, float old, float value)
     return how == ADD ? old + value : how == SUBTRACT ? old - value : 0;
 }
 
+/* Bits as a paper counts them: of an entry besides its value, of that, and of a tensor besides. */
+struct paper_bits {
+    double index, value, tensor;
+};
+
 struct compressor {
     const char *name; /* in regimes */
     const char *about;
     const char *paper; /* whom to cite */
     const struct setting *settings;
     const char *memory; /* what "auto" means */
-    bool unbiased;      /* E[decode(encode(g))] = g: tested, not believed */
+    bool unbiased;      /* without memory E[decode(encode(g))] = g: tested, not believed */
     bool no_warmup;     /* a regime's warm-up of the ratio is not applied */
     bool contraction;   /* |g - decode(encode(g))| <= |g|, less where g is not 0: tested too */
     enum exchange exchange;
     bool no_quantiser; /* its values must stay floats */
     bool together;     /* wants the gradients of all workers at once: one group */
-    bool counted;      /* how many entries there are is for the data to say, and is sent */
-    bool agreed;       /* all workers know the indices, which are not sent */
-    const char *own[COMPRESSOR_SLABS + 1]; /* names of its state of each worker, zero at first */
+    bool counted;      /* how many entries there are is for the data to say, and is sent, ... */
+    bool (*counts)(const double *settings); /* ... or where settings say so; optional */
+    bool agreed;                            /* all workers know the indices, which are not sent */
+    const char *own[COMPRESSOR_SLABS + 1];  /* names of its state of each worker, zero at first */
 
     /* The message: indices of entries and their values, room() the most of a tensor; or, without
      * indices, room() values; or, without room(), every entry's value. */
@@ -120,15 +127,20 @@ struct compressor {
     size_t (*common)(const struct call *call);             /* floats of state for all; optional */
     void (*start)(const struct call *call, uint64_t seed); /* its first values */
 
+    /* Bytes of device_scratch() that encode() takes besides some words a tile; optional. */
+    size_t (*scratch)(const struct call *call);
+
     void (*encode)(const struct call *call, struct message *out);
     void (*receive)(const struct call *call, const struct message *in); /* optional: of common */
     void (*decode)(const struct call *call, const struct message *in, struct target target);
 
     /* As the method's paper counts one tensor of n entries at a ratio below 1: the entries that are
-     * sent (of messages without indices the values in their rooms count), and bits of an entry besides
-     * its value.  The worked examples are in tests/test_wire.c. */
+     * sent (NULL: those that were; of messages without indices the values in their rooms), and bits of
+     * an entry besides its value, which has 32; or, where that is not all, what the last function
+     * says.  Worked examples are in tests/test_wire.c. */
     double (*paper_entries)(size_t n, double ratio);
     double paper_index_bits;
+    struct paper_bits (*paper_bits)(const double *settings);
 };
 
 /* What is made of each value that a compressor chose.  encode() gets the message with the values
@@ -157,7 +169,8 @@ extern const struct quantiser *const quantisers[];
 const struct compressor *compressor_find(const char *name);
 const struct quantiser *quantiser_find(const char *name); /* also NULL for "" */
 
-/* Other names: what "efsigntopk" stands for, a new string; NULL if it is none. */
-char *compressor_alias(const char *name);
+/* Other names: what "efsigntopk" or "efsigntopk:ratio=0.1" stands for, a new string; NULL if it is
+ * none.  Settings are the compressor's. */
+char *compressor_alias(const char *spec);
 
 #endif

@@ -33,6 +33,12 @@ bool method_together(const struct method *m)
            (q != NULL && q->shares != NULL && q->shares(m->quantiser_settings));
 }
 
+bool method_counted(const struct method *m)
+{
+    return m->compressor->counted ||
+           (m->compressor->counts != NULL && m->compressor->counts(m->settings));
+}
+
 enum exchange method_exchange(const struct method *m)
 {
     const struct quantiser *q = m->quantiser;
@@ -78,17 +84,41 @@ static double values_in_rooms(const struct method *m, const struct call *call, u
                     (c->first.room != NULL ? c->first.room(&own, tensor) : 0));
 }
 
+static struct paper_bits paper_bits(const struct method *m)
+{
+    struct paper_bits bits = {.index = m->compressor->paper_index_bits, .value = 32};
+
+    if (m->compressor->paper_bits != NULL)
+        bits = m->compressor->paper_bits(m->settings);
+    if (m->quantiser != NULL) {
+        bits.value = m->quantiser->paper_bits(m->quantiser_settings);
+        bits.tensor = 0;
+    }
+    return bits;
+}
+
 double method_paper_bytes(const struct method *m, const struct call *call, uint32_t tensor,
                           double ratio)
 {
     size_t n = call->layout->n[tensor];
+    struct paper_bits bits = paper_bits(m);
     double entries = ratio < 1 ? m->compressor->paper_entries(n, ratio) : (double)n;
-    double index_bits = ratio < 1 ? m->compressor->paper_index_bits : 0;
-    double bits = m->quantiser != NULL ? m->quantiser->paper_bits(m->quantiser_settings) : 32;
 
     if (m->compressor->no_indices)
         entries = values_in_rooms(m, call, tensor);
-    return entries * (index_bits + bits) / 8;
+    return entries * (ratio < 1 ? bits.index + bits.value : bits.value) / 8;
+}
+
+bool method_paper_sent(const struct method *m)
+{
+    return m->compressor->paper_entries == NULL;
+}
+
+double method_paper_bytes_sent(const struct method *m, double entries, double tensors)
+{
+    struct paper_bits bits = paper_bits(m);
+
+    return (entries * (bits.index + bits.value) + tensors * bits.tensor) / 8;
 }
 
 void method_encode(const struct method *m, const struct call *call, struct message *out,

@@ -21,6 +21,9 @@ uint32_t method_slabs(const struct method *m);
 /* Whether it wants all workers in one group. */
 bool method_together(const struct method *m);
 
+/* Whether the data say how many entries there are. */
+bool method_counted(const struct method *m);
+
 /* Both parts of it together. */
 enum exchange method_exchange(const struct method *m);
 struct code_form method_form(const struct method *m);
@@ -28,9 +31,12 @@ const char *method_memory(const struct method *m); /* what "auto" means */
 bool method_unbiased(const struct method *m);
 bool method_contraction(const struct method *m);
 
-/* Bytes as the papers count one tensor's messages; of call the layout is enough. */
+/* Bytes as the papers count one tensor's messages; of call the layout is enough.  Where only what
+ * was sent tells that, it is the last function's: so many entries in so many tensors' messages. */
 double method_paper_bytes(const struct method *m, const struct call *call, uint32_t tensor,
                           double ratio);
+bool method_paper_sent(const struct method *m);
+double method_paper_bytes_sent(const struct method *m, double entries, double tensors);
 
 /* Every round, with the exchanges of all but a last GATHER or SUM, which the receivers do. */
 void method_encode(const struct method *m, const struct call *call, struct message *out,

@@ -66,7 +66,33 @@ KERNEL_FN float *entries_tensor_scalar(const struct entries *e, const uint32_t *
     return &e->scalar[sender * e->from.tiles + first[tensor]];
 }
 
+/* Of each tensor of a sender.  Sums are of what is left when the tensor's first entry is taken off:
+ * from them the variance is exactly 0 where all are equal. */
+struct entry_sums {
+    const double *sum, *square; /* [senders][tensors] */
+    const uint32_t *most;       /* the largest size */
+};
+
+/* The largest size of so many entries, held to some standard deviations; 0, and deviations of 0,
+ * hold nothing. */
+KERNEL_FN float entries_held(const struct entry_sums *of, size_t pair, double count,
+                             double deviations)
+{
+    double mean = count > 0 ? of->sum[pair] / count : 0;
+    double variance = count > 0 ? of->square[pair] / count - mean * mean : 0;
+    float limit = (float)(deviations * sqrt(variance > 0 ? variance : 0));
+    float most = bits_float(of->most[pair]);
+
+    return count > 0 ? (limit > 0 && limit < most ? limit : most) : 0;
+}
+
 #ifndef __CUDACC__
+
+struct layout;
+
+/* Measures the entries of senders, in rooms. */
+struct entry_sums entries_measure(const struct layout *rooms, uint32_t senders,
+                                  const struct entries *e);
 
 /* Those of a message whose values are floats, with room for codes of a form. */
 struct entries entries_of(const struct message *m, struct code_form form);

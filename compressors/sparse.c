@@ -1,4 +1,4 @@
-#include "compressors/compressor.h"
+#include "compressors/sparse.h"
 
 struct sparse_count {
     const float *x;
@@ -72,6 +72,75 @@ TILE_KERNEL(sparse_compact)
     }
 }
 
+struct sparse_take {
+    const float *x;
+    struct sparse_chosen chosen;
+    const uint32_t *scan;       /* of the counts, over all tiles of all workers */
+    const uint32_t *n;          /* [tensors] */
+    const uint32_t *room_first; /* [tensors] tile of the message where a tensor begins */
+    size_t room_stride;
+    uint32_t *index;
+    float *value;    /* [workers][room_stride] */
+    uint32_t *count; /* [workers][tensors] */
+};
+
+TILE_KERNEL(sparse_take)
+{
+    uint32_t chosen[TILE_SLOTS];
+    uint32_t rank[TILE_SLOTS];
+    uint32_t own = a->chosen.count[t->result];
+    size_t first = t->result - t->begin / TILE; /* of the tensor's tiles */
+    uint32_t before = a->scan[t->result] - a->scan[first];
+    size_t to = t->worker * a->room_stride + (size_t)a->room_first[t->tensor] * TILE + before;
+
+    if (t->begin + TILE >= a->n[t->tensor] && tile_leads(t))
+        a->count[t->scalar] = before + own;
+    if (own == 0)
+        return;
+    tile_unpack(t, chosen_bits(&a->chosen, t), 1, chosen);
+    tile_rank(t, chosen, rank);
+    EACH_SLOT (s) {
+        if (chosen[s]) {
+            a->index[to + rank[s]] = (uint32_t)(t->begin + tile_element(t, s));
+            a->value[to + rank[s]] = a->x[tile_at(t, s)];
+        }
+    }
+}
+
+struct sparse_take_same {
+    const uint32_t *chosen;       /* [room] */
+    const uint32_t *chosen_count; /* [tensors] */
+    const uint32_t *n;            /* [tensors] */
+    uint32_t scaled;
+    const float *x; /* [workers][stride] */
+    size_t stride;
+    const uint32_t *first; /* [tensors] tile of x where a tensor begins */
+    uint32_t *index, *count;
+    float *value; /* [workers][room] */
+};
+
+TILE_KERNEL(sparse_take_same)
+{
+    const float *x = a->x + t->worker * a->stride + (size_t)a->first[t->tensor] * TILE;
+    uint32_t count = a->chosen_count[t->tensor];
+    float times = a->scaled ? (float)((double)a->n[t->tensor] / count) : 1;
+    bool own = a->chosen == a->index && t->worker == 0;
+
+    if (t->begin == 0 && tile_leads(t) && !own)
+        a->count[t->scalar] = count;
+    if (t->begin >= count)
+        return;
+    EACH_SLOT (s) {
+        if (t->begin + tile_element(t, s) < count) {
+            uint32_t index = a->chosen[t->place + tile_element(t, s)];
+
+            if (!own)
+                a->index[tile_at(t, s)] = index;
+            a->value[tile_at(t, s)] = times * x[index];
+        }
+    }
+}
+
 struct sparse_fill {
     const uint32_t *keep; /* [tensors] */
     uint32_t *count;      /* [workers][tensors] */
@@ -115,8 +184,6 @@ TILE_KERNEL(sparse_put)
 
 #ifndef __CUDACC__
 
-#include "compressors/sparse.h"
-
 #include "sim/layout.h"
 #include "sim/wire.h"
 
@@ -142,6 +209,22 @@ size_t sparse_keep(size_t n, double ratio)
 size_t sparse_room(const struct call *call, uint32_t tensor)
 {
     return sparse_keep(call->layout->n[tensor], call->ratio_most);
+}
+
+size_t sparse_room_for_all(const struct call *call, uint32_t tensor)
+{
+    return call->layout->n[tensor];
+}
+
+/* 8 words of bits a tile. */
+size_t sparse_chosen_scratch(const struct call *call)
+{
+    return call->workers * call->layout->length / TILE * 8 * sizeof(uint32_t);
+}
+
+size_t sparse_slab_scratch(const struct call *call)
+{
+    return call->layout->length * sizeof(float);
 }
 
 void sparse_select_top(const struct call *call, struct message *out)
@@ -177,6 +260,46 @@ void sparse_select_top(const struct call *call, struct message *out)
     message_floats(out);
     LAUNCH_ROWS(call->dev, sparse_fill, call->workers, tiles->tensors, .keep = call->keep,
                 .count = out->count, .tensors = tiles->tensors);
+}
+
+struct sparse_chosen sparse_choice(const struct call *call)
+{
+    const struct tiles *tiles = &call->layout->tiles;
+    size_t results = call->workers * tiles->up_stride;
+
+    return (struct sparse_chosen){
+        .bits =
+            device_scratch(call->dev, (size_t)call->workers * tiles->count * 8 * sizeof(uint32_t)),
+        .count = device_scratch(call->dev, results * sizeof(uint32_t)),
+        .tiles = tiles->count,
+    };
+}
+
+void sparse_take(const struct call *call, const struct sparse_chosen *chosen, struct message *out)
+{
+    const struct tiles *tiles = &call->layout->tiles;
+    size_t results = call->workers * tiles->up_stride;
+    uint32_t *scan = device_scratch(call->dev, results * sizeof(*scan));
+
+    /* As above: only differences within a tensor count. */
+    device_scan(call->dev, chosen->count, results, scan);
+    LAUNCH_TILES(call->dev, sparse_take, tiles, call->workers, .x = call->wanted, .chosen = *chosen,
+                 .scan = scan, .n = call->layout->n_dev, .room_first = out->rooms.tiles.first,
+                 .room_stride = out->rooms.length, .index = out->index, .value = out->own_value,
+                 .count = out->count);
+    message_floats(out);
+}
+
+void sparse_take_same(const struct call *call, const uint32_t *index, const uint32_t *count,
+                      bool scaled, struct message *out)
+{
+    const struct tiles *tiles = &call->layout->tiles;
+
+    LAUNCH_TILES(call->dev, sparse_take_same, &out->rooms.tiles, call->workers, .chosen = index,
+                 .chosen_count = count, .n = call->layout->n_dev, .scaled = scaled,
+                 .x = call->wanted, .stride = tiles->stride, .first = tiles->first,
+                 .index = out->index, .count = out->count, .value = out->own_value);
+    message_floats(out);
 }
 
 static void put(const struct call *call, const struct message *in, uint32_t sender,

@@ -17,37 +17,9 @@
 #include "sim/rng.h"
 #include "sim/step.h"
 
-struct terngrad_measure {
-    struct entries e;
-    double *sum, *square; /* of tiles, of what is left when the tensor's first entry is taken off */
-    uint32_t *most;       /* of tiles: the largest size */
-};
-
-/* Taking off one of the values leaves sums from which the variance can be had: it is exactly 0
- * where all are equal. */
-TILE_KERNEL(terngrad_measure)
-{
-    double first = (double)a->e.from.value[t->worker * a->e.from.stride + t->place - t->begin];
-    double v[TILE_SLOTS];
-    uint32_t size[TILE_SLOTS];
-    float x[TILE_SLOTS];
-
-    entries_read(&a->e, t, x);
-    EACH_SLOT (s)
-        v[s] = entry_live(&a->e, t, s) ? (double)x[s] - first : 0;
-    tile_put(t, a->sum, tile_sum(v));
-    EACH_SLOT (s)
-        v[s] *= v[s];
-    tile_put(t, a->square, tile_sum(v));
-    EACH_SLOT (s)
-        size[s] = float_size(x[s]);
-    tile_put(t, a->most, tile_max(size));
-}
-
 struct terngrad_scaler {
     struct entries e;
-    const double *sum, *square; /* [senders][tensors] */
-    const uint32_t *most;
+    struct entry_sums measured;
     const uint32_t *n, *first; /* [tensors] */
     uint32_t tensors;
     double clip;
@@ -56,14 +28,9 @@ struct terngrad_scaler {
 ROW_KERNEL(terngrad_scaler)
 {
     size_t pair = row * a->tensors + column;
-    double count = entry_count(&a->e, a->n, pair, (uint32_t)column);
-    double mean = count > 0 ? a->sum[pair] / count : 0;
-    double variance = count > 0 ? a->square[pair] / count - mean * mean : 0;
-    float limit = (float)(a->clip * sqrt(variance > 0 ? variance : 0));
-    float most = bits_float(a->most[pair]);
 
     *entries_tensor_scalar(&a->e, a->first, row, column) =
-        count > 0 ? (limit > 0 && limit < most ? limit : most) : 0;
+        entries_held(&a->measured, pair, entry_count(&a->e, a->n, pair, (uint32_t)column), a->clip);
 }
 
 struct terngrad_code {
@@ -117,21 +84,11 @@ static void terngrad_encode(const struct call *call, struct message *m)
 {
     const struct tiles *tiles = &m->rooms.tiles;
     struct entries e = entries_of(m, terngrad_form(call->settings));
-    size_t results = m->senders * tiles->up_stride;
-    size_t pairs = (size_t)m->senders * tiles->tensors;
-    double *of_tiles = device_scratch(call->dev, 2 * results * sizeof(*of_tiles));
-    uint32_t *most_of_tiles = device_scratch(call->dev, results * sizeof(*most_of_tiles));
-    double *sums = device_scratch(call->dev, 2 * pairs * sizeof(*sums));
-    uint32_t *most = device_scratch(call->dev, pairs * sizeof(*most));
+    struct entry_sums measured = entries_measure(&m->rooms, m->senders, &e);
 
-    LAUNCH_TILES(call->dev, terngrad_measure, tiles, m->senders, .e = e, .sum = of_tiles,
-                 .square = of_tiles + results, .most = most_of_tiles);
-    layout_tensor_sums(&m->rooms, m->senders, of_tiles, sums);
-    layout_tensor_sums(&m->rooms, m->senders, of_tiles + results, sums + pairs);
-    layout_tensor_maxima(&m->rooms, m->senders, most_of_tiles, most);
-    LAUNCH_ROWS(call->dev, terngrad_scaler, m->senders, tiles->tensors, .e = e, .sum = sums,
-                .square = sums + pairs, .most = most, .n = call->layout->n_dev,
-                .first = tiles->first, .tensors = tiles->tensors, .clip = call->settings[CLIP]);
+    LAUNCH_ROWS(call->dev, terngrad_scaler, m->senders, tiles->tensors, .e = e,
+                .measured = measured, .n = call->layout->n_dev, .first = tiles->first,
+                .tensors = tiles->tensors, .clip = call->settings[CLIP]);
     if (terngrad_shares(call->settings))
         quantise_share_scalars(call, m);
     LAUNCH_TILES(call->dev, terngrad_code, tiles, m->senders, .e = e, .step = call->step,

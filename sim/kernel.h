@@ -173,6 +173,13 @@ KERNEL_FN void count_add(uint64_t *count, uint64_t value)
     atomicAdd((unsigned long long *)count, (unsigned long long)value);
 }
 
+/* Raises a maximum that several tiles share; of integers, for the same reason. */
+KERNEL_FN void max_raise(uint32_t *max, uint32_t value)
+{
+    if (*(volatile uint32_t *)max < value)
+        atomicMax(max, value);
+}
+
 KERNEL_FN uint32_t float_bits(float x)
 {
     return __float_as_uint(x);
@@ -312,6 +319,16 @@ KERNEL_FN bool tile_leads(const struct tile *t)
 KERNEL_FN void count_add(uint64_t *count, uint64_t value) /* NOLINT(readability-non-const-parameter) */
 {
     __atomic_fetch_add(count, value, __ATOMIC_RELAXED);
+}
+
+/* Raises a maximum that several tiles share; of integers, for the same reason. */
+KERNEL_FN void max_raise(uint32_t *max, uint32_t value)
+{
+    uint32_t old = __atomic_load_n(max, __ATOMIC_RELAXED);
+
+    while (old < value && !__atomic_compare_exchange_n(max, &old, value, true, __ATOMIC_RELAXED,
+                                                       __ATOMIC_RELAXED))
+        continue;
 }
 
 KERNEL_FN uint32_t float_bits(float x)

@@ -1,6 +1,5 @@
 #include "sim/plan.h"
 
-#include "compressors/sparse.h"
 #include "sim/optimizer.h"
 #include "sim/worker.h"
 
@@ -123,17 +122,17 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
 
 /* Of one compressed tensor, in all rounds. */
 static size_t tensor_bytes(const struct config *c, const struct method *method,
-                           const struct call *call, uint32_t tensor, double ratio)
+                           const struct call *call, uint32_t tensor)
 {
     const struct compressor *compressor = method->compressor;
     size_t n = call->layout->n[tensor];
-    size_t keep = compressor->room != NULL ? sparse_keep(n, ratio) : n;
+    size_t keep = compressor->room != NULL ? compressor->room(call, tensor) : n;
     size_t bytes;
 
     if (compressor->no_indices)
         return (compressor->room(call, tensor) + compressor->first.room(call, tensor)) *
                sizeof(float);
-    bytes = message_tensor_bytes(method, c->encoding, n, keep);
+    bytes = message_tensor_bytes(method, c->encoding, n, method_counted(method) ? 0 : keep);
     if (compressor->first.indices && keep < n) /* one worker of all sends them */
         bytes += keep * sizeof(uint32_t) / c->workers;
     return bytes;
@@ -143,13 +142,13 @@ size_t plan_message_bytes(const struct config *c, const struct parameters *param
 {
     struct method method = workers_method(c);
     struct layout compressed;
-    struct call call = {.layout = &compressed, .settings = method.settings};
+    struct call call = {.layout = &compressed, .settings = method.settings, .ratio_most = ratio};
     size_t bytes = 0;
 
     workers_describe(&compressed, parameters);
     for (uint32_t i = 0; i < parameters->count; i++)
         bytes += i < parameters->compressed
-                     ? tensor_bytes(c, &method, &call, i, ratio)
+                     ? tensor_bytes(c, &method, &call, i)
                      : parameters->item[parameters->order[i]].n * sizeof(float);
     layout_destroy(&compressed);
     return bytes;

@@ -37,7 +37,7 @@ bool plan_evaluation(struct plan *plan, struct device *dev, const struct config 
                      size_t data_bytes, struct error *err);
 
 /* Bytes that a worker sends in a step at a ratio.  The least there can be: with runs16 there may be
- * fillers, which depend on what is sent. */
+ * fillers, which depend on what is sent; and a method may let the data say how many entries. */
 size_t plan_message_bytes(const struct config *c, const struct parameters *parameters,
                           double ratio);
 

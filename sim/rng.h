@@ -17,7 +17,8 @@ enum rng_use {
     RNG_COMPRESSOR,
     RNG_SHUFFLE,
     RNG_TEST,
-    RNG_TEXT
+    RNG_TEXT,
+    RNG_SELECTION
 };
 
 struct rng_block {
@@ -53,25 +54,25 @@ KERNEL_FN float rng_uniform(uint32_t word)
     return (float)(word >> 8) * 5.9604644775390625e-8f;
 }
 
-/* A draw for every entry of a tile, by tensor, place in it, worker and number (of the step): entry e
+/* A word for every entry of a tile, by tensor, place in it, worker and number (of the step): entry e
  * has word e / 64 of block e % 64. */
 #ifdef __CUDACC__
 
-KERNEL_FN void tile_uniform(const struct tile *t, uint64_t seed, uint32_t use, uint32_t worker,
-                            uint32_t number, float out[TILE_SLOTS])
+KERNEL_FN void tile_random(const struct tile *t, uint64_t seed, uint32_t use, uint32_t worker,
+                           uint32_t number, uint32_t out[TILE_SLOTS])
 {
     uint32_t first = (uint32_t)(t->begin / 4) + t->lane;
     struct rng_block even = rng_block(seed, use, first, worker, t->tensor, number);
     struct rng_block odd = rng_block(seed, use, first + TILE_LANES, worker, t->tensor, number);
 
     EACH_SLOT (s)
-        out[s] = rng_uniform(s % 2 == 0 ? even.word[s / 2] : odd.word[s / 2]);
+        out[s] = s % 2 == 0 ? even.word[s / 2] : odd.word[s / 2];
 }
 
 #else
 
-KERNEL_FN void tile_uniform(const struct tile *t, uint64_t seed, uint32_t use, uint32_t worker,
-                            uint32_t number, float out[TILE_SLOTS])
+KERNEL_FN void tile_random(const struct tile *t, uint64_t seed, uint32_t use, uint32_t worker,
+                           uint32_t number, uint32_t out[TILE_SLOTS])
 {
     struct rng_block block[TILE / 4];
 
@@ -79,9 +80,19 @@ KERNEL_FN void tile_uniform(const struct tile *t, uint64_t seed, uint32_t use, u
         block[i] = rng_block(seed, use, (uint32_t)(t->begin / 4) + i, worker, t->tensor, number);
     for (uint32_t word = 0; word < 4; word++)
         for (uint32_t i = 0; i < TILE / 4; i++)
-            out[word * (TILE / 4) + i] = rng_uniform(block[i].word[word]);
+            out[word * (TILE / 4) + i] = block[i].word[word];
 }
 
 #endif
+
+KERNEL_FN void tile_uniform(const struct tile *t, uint64_t seed, uint32_t use, uint32_t worker,
+                            uint32_t number, float out[TILE_SLOTS])
+{
+    uint32_t word[TILE_SLOTS];
+
+    tile_random(t, seed, use, worker, number, word);
+    EACH_SLOT (s)
+        out[s] = rng_uniform(word[s]);
+}
 
 #endif

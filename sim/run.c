@@ -200,6 +200,8 @@ static void collect(struct train *t, const struct tally *tally, struct epoch_row
     row->bytes_dense = steps * exchange_whole_bytes(w);
     row->bytes_up = exchange_bytes_up(w, &sent, tally->steps);
     row->bytes_down = exchange_bytes_down(w, &sent, tally->steps);
+    if (method_paper_sent(&w->method))
+        row->bytes_paper = exchange_paper_bytes_sent(w, (double)sent.last.entries, tally->steps);
     row->bytes_up_step = NOT_MEASURED; /* of an epoch that ended early */
     if (tally->steps == t->steps) {
         sent = sent_since(&sent, &tally->before_last);

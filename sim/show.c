@@ -53,9 +53,23 @@ static bool look(struct shown *s, struct error *missing, struct error *err)
     return ok;
 }
 
+/* How many entries there are is for the data to say. */
+static bool is_counted(const struct shown *s)
+{
+    struct method method = workers_method(s->c);
+
+    return method_counted(&method);
+}
+
 static bool may_have_fillers(const struct shown *s)
 {
     return s->c->encoding == ENCODING_RUNS16 && s->message_bytes < 4 * s->elements;
+}
+
+/* Whether a message may be larger than told. */
+static bool is_least(const struct shown *s)
+{
+    return is_counted(s) || may_have_fillers(s);
 }
 
 /* As a table. */
@@ -128,11 +142,14 @@ static void print_text(FILE *out, const struct text *text)
 
 static void print_model(FILE *out, const struct shown *s)
 {
+    char *when = is_counted(s) ? format_text("%s", "the data say how many")
+                               : format_text("at ratio %.6g", s->ratio);
+
     fprintf(out, "%-*s  %zu in %u tensors, %zu bytes\n", KEY_WIDTH, "parameters", s->elements,
             s->train->parameters.count, 4 * s->elements);
-    fprintf(out, "%-*s  %s%zu bytes a worker and step, at ratio %.6g; without compression %zu\n",
-            KEY_WIDTH, "message", may_have_fillers(s) ? "at least " : "", s->message_bytes,
-            s->ratio, 4 * s->elements);
+    fprintf(out, "%-*s  %s%zu bytes a worker and step, %s; without compression %zu\n", KEY_WIDTH,
+            "message", is_least(s) ? "at least " : "", s->message_bytes, when, 4 * s->elements);
+    free(when);
 }
 
 static void print_all(FILE *out, const struct shown *s, bool parts)
@@ -213,7 +230,7 @@ static void put_model(struct tree *object, const struct shown *s)
     tree_put_number(object, "parameters.bytes", 4 * (double)s->elements);
     tree_put_number(object, "message.ratio", s->ratio);
     tree_put_number(object, "message.bytes", (double)s->message_bytes);
-    tree_put_path(object, "message.exact", tree_yes_no(!may_have_fillers(s), NULL));
+    tree_put_path(object, "message.exact", tree_yes_no(!is_least(s), NULL));
 }
 
 static void print_json(FILE *out, const struct shown *s, bool parts)

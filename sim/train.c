@@ -78,6 +78,7 @@ static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
         .seed = c->seed,
         .number = number,
         .position = first_segment * c->data.bptt,
+        .ratio = ratio,
         .lr = (float)lr,
         .lr_change = lr_change(t, lr),
         .momentum = (float)phase->momentum,

@@ -90,8 +90,8 @@ static struct wire_form form_of(struct code_form code, bool counted, bool agreed
 size_t message_tensor_bytes(const struct method *method, enum encoding encoding, size_t n,
                             size_t entries)
 {
-    struct wire_form form = form_of(method_form(method), method->compressor->counted,
-                                    method->compressor->agreed, encoding);
+    struct wire_form form =
+        form_of(method_form(method), method_counted(method), method->compressor->agreed, encoding);
 
     return wire_bytes(&form, n, entries);
 }
@@ -149,7 +149,7 @@ void message_create(struct message *m, const struct method *method, const struct
     struct room_bytes bytes;
 
     *m = (struct message){.senders = workers,
-                          .counted = method->compressor->counted,
+                          .counted = method_counted(method),
                           .agreed = method->compressor->agreed};
     layout_create(&m->rooms, call->dev, room, call->layout->count, 0);
     free(room);

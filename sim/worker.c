@@ -146,6 +146,7 @@ static struct call call_of(const struct workers *w)
         .layout = &w->compressed,
         .all = w->count,
         .ratio_most = config_ratio_most(w->config),
+        .kept = w->memory->residual >= 0,
         .step = w->step,
         .keep = w->keep,
         .common = w->common,
@@ -304,7 +305,8 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
                                      const struct network *network, struct parameters *parameters,
                                      uint32_t group)
 {
-    struct workers w = {.dev = dev, .config = c, .count = c->workers};
+    struct workers w = {
+        .dev = dev, .config = c, .memory = memory_find(c->memory.name), .count = c->workers};
     struct method method = workers_method(c);
     struct shape most = lane_shape(c, &method, group);
     size_t slabs =
@@ -315,12 +317,15 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
     bytes.activations = graph_measure(dev, parameters, network, most, true);
     workers_describe(&w.compressed, parameters);
     call = call_of(&w);
+    call.workers = group;
     call.settings = c->compressor.value;
     bytes.messages =
         message_bytes_needed(&method, &call, group) + rounds_bytes_needed(&method, &call, group);
     bytes.slab = slabs * (size_t)group * parameters->length * sizeof(float);
     bytes.scratch =
         group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE);
+    if (method.compressor->scratch != NULL)
+        bytes.scratch += method.compressor->scratch(&call);
     layout_destroy(&w.compressed);
     return bytes;
 }

@@ -116,6 +116,9 @@ fact "that tells the status" is "done" :memory: "select json_extract(readfile('o
 gradpress train tiny.json --db a.db --compressor topk:ratio=0.05 --verify-wire --quiet
 fact "another method is another run" is 2 a.db "select count(*) from runs where status = 'done'"
 fact "and sends less" is 1 a.db "select compression > 5 from summary where memory = 'residual'"
+gradpress train tiny.json --db a.db --compressor threshold:tau=0.1 --compress-all --verify-wire --quiet
+fact "the paper's bytes are of what was sent" is 1 a.db "select 2 * bytes_paper = bytes_up - 4 * 7 * steps
+    from epochs join runs on runs.id = run_id where compressor = 'threshold'"
 says 1 'schedule.0.lr: 2 there, 1 here' train tiny.json --db a.db --lr 1 --name tiny/none/k2/s1
 GRADPRESS_DB=b.db gradpress train tiny.json --quiet
 fact "\$GRADPRESS_DB is used" is 1 b.db "select count(*) from runs"

@@ -15,6 +15,7 @@ static void fill_settings(double *value, const struct setting *settings, const d
 
 void lab_set_ratio(struct lab *lab, double ratio)
 {
+    lab->step.ratio = ratio;
     for (uint32_t i = 0; i < lab->layout.count; i++)
         lab->keep[i] = (uint32_t)sparse_keep(lab->layout.n[i], ratio);
 }
@@ -179,6 +180,7 @@ void lab_enter(struct lab *lab, uint32_t first, uint32_t workers)
                                    .workers = workers,
                                    .all = lab->spec.workers,
                                    .ratio_most = lab->spec.ratio,
+                                   .kept = lab->spec.memory->residual >= 0,
                                    .step = lab->step_dev,
                                    .keep = lab->keep_dev,
                                    .common = lab->common,

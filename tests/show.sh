@@ -90,8 +90,11 @@ check topk --compressor topk:ratio=0.05 --epochs 2
 check all --compressor topk:ratio=0.05 --compress-all --encoding runs16 --workers 3 --batch 2
 check dgc --compressor dgc --warmup 0.5,0.25 --warmup-steps 3 --ratio 0.02
 check warm --compressor dgc --warmup 0.5,0.25 --warmup-steps 1000
+check randomk --compressor randomk --ratio 0.05
+check slice --compressor slice+fp16 --ratio 0.05
 check segments --sharding segments
 check groups --group 1
+says 0 'message +at least [0-9]+ bytes a worker and step, the data say how many;' - show tiny.json --compressor adacomp
 gradpress show tiny.json --json --memory
 fact "the parts are the whole" test "$(sqlite3 :memory: "select json_extract(j, '\$.memory.bytes') = json_extract(j, '\$.memory.parameters') +
     json_extract(j, '\$.memory.workers') + json_extract(j, '\$.memory.evaluation') + json_extract(j, '\$.memory.data') +

@@ -309,6 +309,25 @@ static void a_quantiser_stands_behind_a_compressor_or_alone(void **state)
     assert_string_equal(c.key, key);
 }
 
+/* The first reference's names; settings go to the compressor. */
+static void some_names_stand_for_others(void **state)
+{
+    write_file("a.json", MINIMAL);
+    accept("a.json --compressor efsigntopk:ratio=0.1");
+    assert_string_equal(c.method, "topk:ratio=0.1+efsignsgd");
+    accept("a.json --compressor adacomp2");
+    assert_string_equal(c.method, "adacomp:original=1,sigmas=60");
+    assert_string_equal(c.memory.name, "residual");
+    accept("a.json --compressor adacomp2:c=2.35+terngrad:clip=26");
+    assert_string_equal(c.method, "adacomp:c=2.35,original=1,sigmas=60+terngrad:clip=26");
+    accept("a.json --compressor efsignadacomp:c=2.35");
+    assert_string_equal(c.method, "adacomp:c=2.35,original=1+efsignsgd");
+    accept("a.json --compressor terngradadacomp --set compressor.quantiser.clip=26");
+    assert_string_equal(c.method, "adacomp:original=1+terngrad:clip=26");
+    refuse("a.json --compressor adacomp3",
+           "--compressor adacomp3: no such compressor; did you mean 'adacomp'?");
+}
+
 static void a_quantiser_is_checked(void **state)
 {
     write_file("a.json", MINIMAL);
@@ -1197,6 +1216,7 @@ int main(void)
         cmocka_unit_test(the_database_is_the_flag_or_the_environment_or_here),
         cmocka_unit_test(the_most_specific_entry_holds),
         cmocka_unit_test(a_quantiser_stands_behind_a_compressor_or_alone),
+        cmocka_unit_test(some_names_stand_for_others),
         cmocka_unit_test(a_quantiser_is_checked),
         cmocka_unit_test(the_table_goes_by_the_quantiser_too),
         cmocka_unit_test(warmups_have_names),

@@ -413,6 +413,57 @@ static void topk_sends_what_the_reference_says(void **state)
     }
 }
 
+/* Three steps in which 4 workers send 600 entries in all, of 2 tensors; 3 elements go dense. */
+static double paper_bytes_sent(const char *compressor, const char *quantiser,
+                               const char *const *name, const double *value)
+{
+    const struct compressor *c = compressor_find(compressor);
+    const struct quantiser *q = quantiser_find(quantiser);
+    double settings[SETTINGS_MOST], of_quantiser[SETTINGS_MOST];
+    struct workers w = {.method = {c, q, settings, of_quantiser}, .count = 4};
+
+    for (size_t i = 0; i < setting_count(c->settings); i++)
+        settings[i] = c->settings[i].initial;
+    for (size_t i = 0; q != NULL && i < setting_count(q->settings); i++)
+        of_quantiser[i] = q->settings[i].initial;
+    for (size_t i = 0; name[i] != NULL; i++)
+        settings[setting_find(c->settings, name[i])] = value[i];
+    w.compressed.count = 2;
+    w.all.elements = 1003;
+    w.compressed.elements = 1000;
+    assert_true(method_paper_sent(&w.method));
+    return exchange_paper_bytes_sent(&w, 600, 3);
+}
+
+static void what_was_sent_is_counted_as_papers_do(void **state)
+{
+    const char *const none[] = {NULL}, *const bin[] = {"bin", NULL};
+    const char *const original[] = {"original", NULL}, *const plain[] = {"quantise", NULL};
+    const char *const values[] = {"values", NULL};
+    const double on = 1, off = 0, conv = 50, wide = 16385;
+
+    assert_true(paper_bytes_sent("threshold", "", none, NULL) == 150 * 4 + 36);
+    assert_true(paper_bytes_sent("threshold", "", values, &on) == 150 * 8 + 36);
+    assert_true(paper_bytes_sent("adacomp", "", none, NULL) == 150 * 2 + 6 * 4 + 36);
+    assert_true(paper_bytes_sent("adacomp", "", bin, &conv) == 150 * 1 + 6 * 4 + 36);
+    assert_true(paper_bytes_sent("adacomp", "", bin, &wide) == 150 * 4 + 6 * 4 + 36);
+    assert_true(paper_bytes_sent("adacomp", "", plain, &off) == 150 * (14 + 32) / 8.0 + 36);
+    assert_true(paper_bytes_sent("adacomp", "", original, &on) == 150 * 8 + 36);
+    assert_true(paper_bytes_sent("adacomp", "efsignsgd", original, &on) == 150 * 33 / 8.0 + 36);
+    assert_true(paper_bytes_sent("adacomp", "terngrad", original, &on) == 150 * 34 / 8.0 + 36);
+}
+
+static void agreed_entries_have_no_index_on_paper(void **state)
+{
+    struct shapes s;
+
+    lstm_shapes(&s, "randomk", 700, false, true);
+    assert_true(exchange_paper_bytes(&s.workers, .001) == 4 * 21858);
+    lstm_shapes(&s, "slice", 700, false, true);
+    assert_true(exchange_paper_bytes(&s.workers, .001) == 4 * (21858 + 11));
+    assert_true(exchange_paper_bytes(&s.workers, 1) == 4.0 * 21861200);
+}
+
 /* Seven steps in which every worker sends messages of 100 bytes and 3 dense elements; and 10 bytes in
  * a first round, if there is one. */
 static void check_up_and_down(const char *compressor, uint32_t workers, double up, double down)
@@ -441,6 +492,8 @@ static void bytes_go_up_and_down_as_the_exchange_has_it(void **state)
     check_up_and_down("gtopk", 4, 700 + 84, 700 + 84);
     check_up_and_down("powersgd", 4, 70 + 700 + 84, 70 + 700 + 84);
     check_up_and_down("clt-k", 4, 70.0 / 4 + 700 + 84, 70 + 700 + 84);
+    check_up_and_down("randomk", 4, 700 + 84, 700 + 84);
+    check_up_and_down("slice", 4, 700 + 84, 700 + 84);
 }
 
 int main(void)
@@ -456,6 +509,8 @@ int main(void)
         cmocka_unit_test(flipped_bytes_do_no_harm),
         cmocka_unit_test(dgc_sends_what_its_paper_says),
         cmocka_unit_test(topk_sends_what_the_reference_says),
+        cmocka_unit_test(what_was_sent_is_counted_as_papers_do),
+        cmocka_unit_test(agreed_entries_have_no_index_on_paper),
         cmocka_unit_test(bytes_go_up_and_down_as_the_exchange_has_it),
     };
     const struct CMUnitTest on_a_device[] = {
