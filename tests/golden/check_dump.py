@@ -178,6 +178,11 @@ def gradient(s, k, name):
     return g
 
 
+def fade(x):
+    """As exact_fade() of sim/exactmath.h."""
+    return np.where(np.abs(x) < F(2.0**-120), F(0), x)
+
+
 # Memories: of the gradient that counts, what a worker wants to send, and its state before anything
 # is taken off.  The second table has those whose momentum the optimizer does without.
 
@@ -188,7 +193,7 @@ def memory_none(s, k, name, g):
 
 def memory_residual(s, k, name, g):
     beta = F(s.memory["beta"]) * s.lr_change if s.memory["lr_inside"] else F(s.memory["beta"])
-    e = beta * s.state("residual", k, name) + F(s.memory["gamma"]) * g
+    e = fade(beta * s.state("residual", k, name)) + F(s.memory["gamma"]) * g
     return e, {"residual": e}
 
 
@@ -196,14 +201,14 @@ def memory_dgc(s, k, name, g):
     v, u = s.state("velocity", k, name), s.state("momentum", k, name)
     if not s.memory["correction"]:
         return v + g, {"velocity": v + g, "momentum": u}
-    u = s.momentum * (u + g) if s.nesterov else s.momentum * u + g
+    u = fade(s.momentum * (u + g) if s.nesterov else s.momentum * u + g)
     v = v + u + g if s.nesterov else v + u
     return v, {"velocity": v, "momentum": u}
 
 
 def memory_momentum(s, k, name, g):
     beta = F(s.memory["beta"])
-    m = beta * s.state("mean", k, name) + (F(1) - beta) * g
+    m = fade(beta * s.state("mean", k, name) + (F(1) - beta) * g)
     return m, {"mean": m}
 
 
@@ -547,7 +552,7 @@ def check_update(s, following, factor, inexact):
         into = decay if owned else g + decay
         out, slack = into, inexact * np.abs(g)
         if "optimizer." + name in s.array:
-            buffer = s.momentum * s.state("optimizer", name) + into
+            buffer = fade(s.momentum * s.state("optimizer", name) + into)
             s.check(f"optimizer.{name}", buffer, slack)
             out = into + s.momentum * buffer if s.nesterov else buffer
         if following is not None:
