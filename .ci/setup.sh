@@ -14,7 +14,7 @@ packages=(gcc libc6-dev meson ninja-build pkg-config libcjson-dev libsqlite3-dev
 optional=(libdnnl-dev) # the program is slower without
 test_packages=(libcmocka-dev)
 check_packages=(clang clang-tidy clang-format "libclang-rt-14-dev|libclang-rt-dev"
-    "libomp-14-dev|libomp-dev" git shellcheck)
+    "libomp-14-dev|libomp-dev" git python3-numpy shellcheck)
 
 title() {
     if [ -t 1 ]; then

@@ -6,7 +6,7 @@
  * wire.  The width is a power of two.  Some kinds have a scalar for each tensor, or for each bucket
  * of a tensor, which stands at the place of the bucket's first tile.
  *
- *     sign     1 bit: 1 is +scalar, 0 is -scalar
+ *     sign     1 bit: 1 is +scalar, 0 is -scalar; without scalars +1 and -1
  *     level    the sign in the highest bit, below it a level l: scalar * (l / levels)
  *     half     IEEE 754 binary16, to nearest even; past 65504 infinity
  *     bfloat   the upper half of a float, to nearest even
@@ -169,7 +169,7 @@ KERNEL_FN void values_read(const struct values *v, const struct tile *t, float o
 {
     size_t tile = t->worker * v->tiles + t->place / TILE;
     uint32_t code[TILE_SLOTS];
-    float scalar = 0;
+    float scalar = 1;
 
     if (v->form.kind == CODE_FLOAT) {
         EACH_SLOT (s)

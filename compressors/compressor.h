@@ -124,8 +124,10 @@ struct compressor {
      * the end by another one. */
     bool (*loses)(const double *settings);
 
-    size_t (*common)(const struct call *call);             /* floats of state for all; optional */
-    void (*start)(const struct call *call, uint64_t seed); /* its first values */
+    /* Optional: floats of state for all, which lie as the last message of one sender does; and their
+     * first values. */
+    size_t (*common)(const struct call *call);
+    void (*start)(const struct call *call, uint64_t seed);
 
     /* Bytes of device_scratch() that encode() takes besides some words a tile; optional. */
     size_t (*scratch)(const struct call *call);

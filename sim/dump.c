@@ -115,24 +115,42 @@ static void add(struct dump *d, char *name, struct safetensors_tensor tensor)
     d->tensor[d->tensors++] = tensor;
 }
 
-/* The tensors of an arena under a prefix; of the compressed ones alone, or of all. */
-static void add_arena(struct dump *d, const struct workers *w, const char *prefix, bool all,
+enum which { COMPRESSED = 1, UNCOMPRESSED = 2, ALL = 3 };
+
+/* Tensors of an arena under a prefix: those that are compressed, those that are sent whole, or all. */
+static void add_arena(struct dump *d, const struct workers *w, const char *prefix, enum which which,
                       const float *arena)
 {
     const struct parameters *p = w->parameters;
 
-    for (uint32_t i = 0; i < (all ? p->count : p->compressed); i++)
-        add(d, format_text("%s.%s", prefix, p->item[p->order[i]].name),
-            weights_tensor(p, p->order[i], arena));
+    for (uint32_t i = 0; i < p->count; i++)
+        if (which & (i < p->compressed ? COMPRESSED : UNCOMPRESSED))
+            add(d, format_text("%s.%s", prefix, p->item[p->order[i]].name),
+                weights_tensor(p, p->order[i], arena));
 }
 
 static void add_worker(struct dump *d, const struct workers *w, const char *what, uint32_t k,
-                       bool all, const float *arena)
+                       enum which which, const float *arena)
 {
     char *prefix = format_text("%s.%u", what, k);
 
-    add_arena(d, w, prefix, all, arena);
+    add_arena(d, w, prefix, which, arena);
     free(prefix);
+}
+
+/* So many values for a compressed tensor: all of its entries in its shape, or others as a vector. */
+static void add_values(struct dump *d, const struct workers *w, const char *prefix, uint32_t t,
+                       const float *value, size_t count)
+{
+    const struct parameter *p = &w->parameters->item[w->parameters->order[t]];
+    struct safetensors_tensor tensor = {.dims = 1, .dim = {count}, .value = value};
+
+    if (count == p->n) {
+        tensor.dims = p->dims;
+        memcpy(tensor.dim, p->dim, sizeof(p->dim));
+    }
+    if (count > 0)
+        add(d, format_text("%s.%s", prefix, p->name), tensor);
 }
 
 static float add_scalar(struct dump *d, const struct workers *w, const char *what, uint32_t k,
@@ -142,6 +160,21 @@ static float add_scalar(struct dump *d, const struct workers *w, const char *wha
 
     add(d, format_text("%s.%u", what, k), (struct safetensors_tensor){.value = x});
     return *x;
+}
+
+/* What lies as the last message of one sender does. */
+static void add_common(struct dump *d, const struct workers *w)
+{
+    const struct layout *rooms;
+    float *common;
+
+    if (w->common == NULL)
+        return;
+    rooms = &w->lane[0].message.rooms;
+    CHECK(w->common_bytes == rooms->length * sizeof(*common));
+    common = download(d, w, w->common, rooms->length);
+    for (uint32_t t = 0; t < rooms->count; t++)
+        add_values(d, w, "common", t, common + rooms->at[t], rooms->n[t]);
 }
 
 void dump_begin(struct dump *d, const struct workers *w, const struct step *step, uint32_t epoch)
@@ -154,7 +187,8 @@ void dump_begin(struct dump *d, const struct workers *w, const struct step *step
     if (!d->active)
         return;
     d->params = download(d, w, w->params, w->all.length);
-    add_arena(d, w, "params", true, d->params);
+    add_arena(d, w, "params", ALL, d->params);
+    add_common(d, w);
 }
 
 /* Tensors that are sent whole pass no memory: what goes is the gradient that counts. */
@@ -179,12 +213,50 @@ void dump_wanted(struct dump *d, const struct workers *w, const struct lane *lan
         float *wanted = download(d, w, call->wanted + i * p, p);
 
         d->grad[k] = download(d, w, lane->slab + i * p, p);
-        add_worker(d, w, "grad", k, true, d->grad[k]);
+        add_worker(d, w, "grad", k, ALL, d->grad[k]);
         add_scalar(d, w, "samples", k, w->sample_weight);
         d->scale[k] = add_scalar(d, w, "scale", k, w->scale);
         fill_dense(d, w, lane, k, wanted);
-        add_worker(d, w, "wanted", k, true, wanted);
+        add_worker(d, w, "wanted", k, ALL, wanted);
     }
+}
+
+/* What a message says of the compressed tensors: entries, with zeros where there is none, or values
+ * that are no entries. */
+static void add_packet(struct dump *d, const struct workers *w, const char *prefix,
+                       const struct packet *packet)
+{
+    float *arena = own(d, allocate(w->compressed.length, sizeof(*arena)));
+
+    for (uint32_t t = 0; t < packet->tensors; t++) {
+        const float *value = packet->value + packet->begin[t];
+        float *to = arena + w->compressed.at[t];
+
+        for (uint32_t e = 0; e < packet->count[t]; e++)
+            to[packet->index != NULL ? packet->index[packet->begin[t] + e] : e] = value[e];
+        add_values(d, w, prefix, t, to,
+                   packet->index != NULL ? w->compressed.n[t] : packet->count[t]);
+    }
+}
+
+/* Of the i-th worker of the lane, an earlier round where that has values, and the last one. */
+static void add_rounds(struct dump *d, const struct workers *w, const struct lane *lane, uint32_t i)
+{
+    const struct message *first = &lane->rounds.first;
+    char *prefix = format_text("first.%u", lane->group.call.first + i);
+    struct packet packet;
+
+    if (first->senders > 0 && first->index == NULL) {
+        packet_download(&packet, first, &w->compressed, i);
+        add_packet(d, w, prefix, &packet);
+        packet_free(&packet);
+    }
+    free(prefix);
+    prefix = format_text("sent.%u", lane->group.call.first + i);
+    packet_download(&packet, &lane->message, &w->compressed, i);
+    add_packet(d, w, prefix, &packet);
+    packet_free(&packet);
+    free(prefix);
 }
 
 void dump_sent(struct dump *d, const struct workers *w, const struct lane *lane)
@@ -194,21 +266,11 @@ void dump_sent(struct dump *d, const struct workers *w, const struct lane *lane)
     if (!dump_active(d))
         return;
     for (uint32_t i = 0; i < call->workers; i++) {
-        uint32_t k = call->first + i;
-        float *sent = own(d, allocate(w->all.length, sizeof(*sent)));
-        struct packet packet;
+        float *whole = own(d, allocate(w->all.length, sizeof(*whole)));
 
-        packet_download(&packet, &lane->message, &w->compressed, i);
-        for (uint32_t t = 0; t < packet.tensors; t++) {
-            const float *value = packet.value + packet.begin[t];
-            float *to = sent + w->compressed.at[t];
-
-            for (uint32_t e = 0; e < packet.count[t]; e++)
-                to[packet.index != NULL ? packet.index[packet.begin[t] + e] : e] = value[e];
-        }
-        packet_free(&packet);
-        fill_dense(d, w, lane, k, sent);
-        add_worker(d, w, "sent", k, true, sent);
+        add_rounds(d, w, lane, i);
+        fill_dense(d, w, lane, call->first + i, whole);
+        add_worker(d, w, "sent", call->first + i, UNCOMPRESSED, whole);
     }
 }
 
@@ -221,11 +283,11 @@ void dump_kept(struct dump *d, const struct workers *w, const struct lane *lane)
         return;
     for (uint32_t slab = 0; slab < memory_slabs(w->memory); slab++)
         for (uint32_t k = call->first; k < call->first + call->workers; k++)
-            add_worker(d, w, w->memory->slab_names[slab], k, false,
+            add_worker(d, w, w->memory->slab_names[slab], k, COMPRESSED,
                        download(d, w, w->memory_slab[slab] + k * p, p));
     for (uint32_t slab = 0; slab < method_slabs(&w->method); slab++)
         for (uint32_t k = call->first; k < call->first + call->workers; k++)
-            add_worker(d, w, w->method.compressor->own[slab], k, false,
+            add_worker(d, w, w->method.compressor->own[slab], k, COMPRESSED,
                        download(d, w, w->own_slab[slab] + k * p, p));
 }
 
@@ -238,19 +300,19 @@ void dump_delivered(struct dump *d, const struct workers *w, const float *sum)
     mean = download(d, w, sum, w->all.length);
     for (size_t i = 0; i < w->all.length; i++)
         mean[i] /= (float)w->count;
-    add_arena(d, w, "delivered", true, mean);
+    add_arena(d, w, "delivered", ALL, mean);
 }
 
 void dump_end(struct dump *d, const struct workers *w, const float *momentum)
 {
-    enum { TEXTS = 7 };
+    enum { TEXTS = 8 };
     char text[TEXTS][32];
     char *path;
 
     if (!dump_active(d))
         return;
     if (momentum != NULL)
-        add_arena(d, w, "optimizer", true, download(d, w, momentum, w->all.length));
+        add_arena(d, w, "optimizer", ALL, download(d, w, momentum, w->all.length));
     snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)d->step.number);
     snprintf(text[1], sizeof(text[1]), "%u", d->epoch);
     snprintf(text[2], sizeof(text[2]), "%.17g", config_ratio(d->config, d->epoch, d->step.number));
@@ -258,12 +320,13 @@ void dump_end(struct dump *d, const struct workers *w, const float *momentum)
     snprintf(text[4], sizeof(text[4]), "%.9g", (double)d->step.momentum);
     snprintf(text[5], sizeof(text[5]), "%u", d->step.nesterov);
     snprintf(text[6], sizeof(text[6]), "%.9g", (double)d->step.weight_decay);
+    snprintf(text[7], sizeof(text[7]), "%.9g", (double)d->step.lr_change);
     struct safetensors_note notes[] = {
         {"key", d->config->key},   {"regime", d->config->effective},
         {"step", text[0]},         {"epoch", text[1]},
         {"ratio", text[2]},        {"lr", text[3]},
         {"momentum", text[4]},     {"nesterov", text[5]},
-        {"weight_decay", text[6]},
+        {"weight_decay", text[6]}, {"lr_change", text[7]},
     };
     path = dump_path(d->config, d->step.number);
     if (!d->failed &&

@@ -4,16 +4,25 @@
  * A step's file has, of worker k (from 0) and the tensor NAME:
  *
  *     params.NAME       before the step
+ *     common.NAME       the method's state that is the same everywhere (powersgd's Q), before the step
  *     grad.k.NAME       its gradient: of the mean loss over its own samples
  *     samples.k         its samples over the mean: 1 but in a short last step
  *     scale.k           the same times the factor of clipping
  *     wanted.k.NAME     what it wanted to send: scale * grad (+ weight decay), and what it had kept
- *     sent.k.NAME       what it sent, zeros and all
- *     delivered.NAME    the sum of what was sent over K
- *     STATE.k.NAME      its memory after the step: residual, velocity, momentum
+ *     first.k.NAME      what its message said in a round before the last one, where that has values
+ *     sent.k.NAME       what its own message said
+ *     delivered.NAME    what everybody got, over K: as a rule the sum of what was sent
+ *     STATE.k.NAME      its memory after the step: residual, velocity, momentum, mean
  *     optimizer.NAME    the optimizer's momentum after the step
  *
- * and as metadata the regime and what holds in the step.  tests/golden/check_dump.py reads it.
+ * What was sent has the tensor's shape, zeros and all, and is what the codes of a quantiser say.
+ * powersgd has P of its worker as `first` and Q as `sent`, vectors: P [rows][rank], Q [rank][columns],
+ * as common has it; tensors that it sends whole are `sent` as they are.  A tree or a vote makes of
+ * what was sent something else than the sum; what a tree lost on the way is in `sent`, and stays in
+ * the memory.  clt-k's leader is worker (step modulo K).
+ *
+ * Tensors stand in the order in which random draws number them, compressed ones first.  Metadata are
+ * the regime and what holds in the step.  tests/golden/check_dump.py reads all of it.
  *
  * Every function does nothing if d is NULL, or in a step that is not to be written; in one that is,
  * it waits for the device.

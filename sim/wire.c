@@ -207,12 +207,12 @@ struct traffic traffic_sum(const struct traffic *traffic, uint32_t tensors)
     return sum;
 }
 
-/* The scalar that goes with an entry; 0 where there is none. */
+/* The scalar that goes with an entry; 1 where there is none. */
 static float scalar_of(const struct packet *p, uint32_t t, uint32_t entry)
 {
     uint32_t bucket = p->form.bucket == 0 ? 0 : entry / (p->form.bucket * TILE);
 
-    return p->form.scaled ? p->scalar[p->scalar_begin[t] + bucket] : 0;
+    return p->form.scaled ? p->scalar[p->scalar_begin[t] + bucket] : 1;
 }
 
 static void decode_values(struct packet *p, uint32_t t)

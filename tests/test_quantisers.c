@@ -101,6 +101,24 @@ static void zero_has_the_sign_plus(void **state)
     lab_close(&lab);
 }
 
+/* What is added up, and what the bytes say. */
+static void a_vote_is_plus_or_minus_one(void **state)
+{
+    const float x[8] = {0, -0.0f, 8, -8, 1e-30f, -1e-30f, .5f, -.5f};
+    const float want[8] = {1, 1, 1, -1, 1, -1, 1, -1};
+    struct packet p;
+    struct lab lab;
+
+    begin(&lab, "none", "signsgd", "none", eight, 1);
+    lab_step(&lab, x);
+    require_near(&lab, "sent", lab.sum, want, 8);
+    packet_download(&p, &lab.message, &lab.layout, 0);
+    for (size_t i = 0; i < 8; i++)
+        assert_true(p.value[p.begin[0] + i] == want[i]);
+    packet_free(&p);
+    lab_close(&lab);
+}
+
 /* The scaler of g1, and how often each element is sent, in many steps. */
 static void check_terngrad(double clip, float scaler, const double *probability)
 {
@@ -359,6 +377,7 @@ int main(void)
         cmocka_unit_test(efsignsgd_is_as_computed_by_hand),
         cmocka_unit_test(efsign_of_the_largest_is_as_computed_by_hand),
         cmocka_unit_test(zero_has_the_sign_plus),
+        cmocka_unit_test(a_vote_is_plus_or_minus_one),
         cmocka_unit_test(terngrad_is_as_computed_by_hand),
         cmocka_unit_test(terngrad_sends_equal_values),
         cmocka_unit_test(qsgd_is_the_slow_one),

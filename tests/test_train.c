@@ -539,6 +539,34 @@ static void a_vote_moves_by_lr(void **state)
     free(after);
 }
 
+/* One worker's vote moves every weight as SGD does, by lr. */
+static void a_vote_goes_down(void **state)
+{
+    const char *const vote[] = {"--compressor", "signsgd", NULL};
+    const struct run sgd = {.workers = 1, .batch = 3, .steps = 1, .more = SGD};
+    struct run signs = sgd, none = sgd;
+    const size_t entries = (size_t)WORDS * 12; /* of the first tensor */
+    size_t n, fell = 0;
+    float *before, *down, *voted;
+
+    signs.flags = vote;
+    none.steps = 0;
+    before = trained(&none, &n);
+    down = trained(&sgd, &n);
+    voted = trained(&signs, &n);
+    for (size_t i = 0; i < entries; i++) {
+        bool falls = down[i] < before[i];
+
+        if (down[i] != before[i])
+            assert_true(falls == (voted[i] < before[i]));
+        fell += falls;
+    }
+    assert_true(fell > 0 && fell < entries);
+    free(before);
+    free(down);
+    free(voted);
+}
+
 /* Codes of one scaler add up to what the messages say one by one. */
 static void methods_with_a_shared_scaler_train(void **state)
 {
@@ -712,6 +740,7 @@ int main(void)
         cmocka_unit_test(a_run_that_does_not_fit_is_refused_in_a_sentence),
         cmocka_unit_test(micro_batches_are_workers),
         cmocka_unit_test(a_vote_moves_by_lr),
+        cmocka_unit_test(a_vote_goes_down),
         cmocka_unit_test(methods_with_a_shared_scaler_train),
         cmocka_unit_test(counted_bytes_are_those_of_the_packed_messages),
         cmocka_unit_test(kept_steps_are_those_of_the_run_and_change_nothing),
