@@ -124,6 +124,8 @@ static bool read_all(int file, const char *path, struct content *content, struct
 
     if (fstat(file, &about) != 0)
         return fail(err, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(about.st_mode))
+        return fail(err, "%s: not a regular file", path);
     if (exceeds_memory(about.st_size))
         return fail(err, "%s: its %jd bytes do not fit in memory", path, (intmax_t)about.st_size);
     for (;;) {
@@ -143,7 +145,7 @@ static bool read_all(int file, const char *path, struct content *content, struct
 
 static bool read_file(const char *path, struct content *content, struct error *err)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is not waited for */
     bool ok;
 
     if (file < 0)
@@ -213,39 +215,6 @@ static uint32_t vocabulary_number(struct vocabulary *v, const char *word, size_t
     return *slot - 1;
 }
 
-/* Of a character that begins with this byte; 0 if none does. */
-static size_t character_bytes(unsigned char first)
-{
-    if (first < 0x80)
-        return 1;
-    if (first < 0xC0 || first >= 0xF8)
-        return 0;
-    return first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
-}
-
-/* The character at p, which is before end, and its bytes; 0 bytes if that is no UTF-8: cut short,
- * longer than need be, a surrogate or above U+10FFFF. */
-static size_t decode(const unsigned char *p, const unsigned char *end, uint32_t *character)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t bytes = character_bytes(*p);
-    uint32_t c = *p;
-
-    if (bytes == 0 || bytes > (size_t)(end - p))
-        return 0;
-    if (bytes > 1)
-        c &= 0x7Fu >> bytes;
-    for (size_t i = 1; i < bytes; i++) {
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3F);
-    }
-    if (c < least[bytes] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF))
-        return 0;
-    *character = c;
-    return bytes;
-}
-
 /* Unicode's property White_Space. */
 static bool is_space(uint32_t c)
 {
@@ -309,7 +278,7 @@ static bool split(struct reader *reader, const unsigned char *p, const unsigned 
 
     while (p < end) {
         uint32_t c = 0;
-        size_t bytes = decode(p, end, &c);
+        size_t bytes = utf8_character(p, end, &c);
 
         if (bytes == 0)
             return fail(reader->err, "%s:%zu: not UTF-8", reader->path, reader->line);

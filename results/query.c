@@ -17,9 +17,19 @@ struct query {
     const char *path;
 };
 
+/* The first line of what SQLite says: the others would be of our own query. */
 static bool fault(const struct query *q, const char *what, struct error *err)
 {
-    return fail(err, "%s: %s%s", q->path, what, sqlite3_errmsg(q->db));
+    const char *text = sqlite3_errmsg(q->db);
+
+    return fail(err, "%s: %s%.*s", q->path, what, (int)strcspn(text, "\n"), text);
+}
+
+static const char *parameter_name(sqlite3_stmt *statement)
+{
+    const char *name = sqlite3_bind_parameter_name(statement, 1);
+
+    return name != NULL ? name : "?";
 }
 
 /* NULL after a fault. */
@@ -33,10 +43,13 @@ static sqlite3_stmt *prepare(const struct query *q, const char *sql, const char 
         fault(q, what, err);
         return NULL;
     }
-    if (*rest == '\0')
+    if (*rest != '\0')
+        fail(err, "%s: %smore than a condition", q->path, what);
+    else if (sqlite3_bind_parameter_count(statement) > 0)
+        fail(err, "%s: %s'%s' has no value", q->path, what, parameter_name(statement));
+    else
         return statement;
     sqlite3_finalize(statement);
-    fail(err, "%s: %smore than a condition", q->path, what);
     return NULL;
 }
 
@@ -55,12 +68,14 @@ static bool read_integer(const struct query *q, const char *sql, int *value, str
 
 static bool recognise(const struct query *q, struct error *err)
 {
-    int application;
+    int application, runs;
 
     if (!read_integer(q, "pragma application_id", &application, err))
         return false;
-    return application == STORE_APPLICATION_ID ||
-           fail(err, "%s: not a database of gradpress", q->path);
+    if (application != STORE_APPLICATION_ID)
+        return fail(err, "%s: not a database of gradpress", q->path);
+    /* Else what it lacks would be said to be a fault of the condition. */
+    return read_integer(q, "select count(*) from summary", &runs, err);
 }
 
 static bool check_place(const char *path, struct error *err)
@@ -122,7 +137,7 @@ static bool open_database(struct query *q, struct error *err)
     if (!check_place(q->path, err))
         return false;
     still = is_still(q->path);
-    address = still ? still_address(q->path) : format_text("%s", q->path);
+    address = still ? still_address(q->path) : store_address(q->path);
     if (still)
         flags |= SQLITE_OPEN_URI;
     else if (access(q->path, W_OK) == 0)

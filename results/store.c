@@ -27,6 +27,7 @@
 #define PATIENCE_SECONDS  60
 #define FOLD_SECONDS      1 /* a reader in another process may hold the checkpoint up */
 #define HEARTBEAT_SECONDS 5
+#define SMALLEST_BYTES    512 /* what is shorter SQLite takes for empty, and writes over it */
 #define SILENT_SECONDS    600 /* without a heartbeat, a process on another host counts as dead */
 
 /* migrations[v] makes version v + 1 of version v; 0 is an empty file, which schema.sql makes the
@@ -62,6 +63,7 @@ static bool fail_gone(const struct store *store, struct error *err)
 static bool fault(struct store *store, struct error *err)
 {
     int code = sqlite3_extended_errcode(store->db);
+    int cause = sqlite3_system_errno(store->db);
 
     store->code = code & 0xff;
     if (is_busy(store->code))
@@ -69,6 +71,8 @@ static bool fault(struct store *store, struct error *err)
                     PATIENCE_SECONDS);
     if (code == SQLITE_CONSTRAINT_FOREIGNKEY)
         return fail_gone(store, err);
+    if ((store->code == SQLITE_IOERR || store->code == SQLITE_CANTOPEN) && cause != 0)
+        return fail(err, "%s: %s: %s", store->path, sqlite3_errmsg(store->db), strerror(cause));
     return fail(err, "%s: %s", store->path, sqlite3_errmsg(store->db));
 }
 
@@ -230,6 +234,8 @@ static bool check_place(const char *path, struct error *err)
             return fail(err, "%s: a folder, where a database file is expected", path);
         if (!S_ISREG(status.st_mode))
             return fail(err, "%s: not a regular file, as a database is", path);
+        if (status.st_size > 0 && status.st_size < SMALLEST_BYTES)
+            return fail(err, "%s: %jd bytes are no database", path, (intmax_t)status.st_size);
         if (access(path, R_OK | W_OK) != 0)
             return fail(err, "%s: the database cannot be written: %s", path, strerror(errno));
     } else if (errno != ENOENT) {
@@ -240,6 +246,22 @@ static bool check_place(const char *path, struct error *err)
          fail(err, "%s: the folder of the database cannot be written: %s", path, strerror(errno));
     free(folder);
     return ok;
+}
+
+/* So that a lack is told before the training, not behind it. */
+static bool has_tables(struct store *store, struct error *err)
+{
+    static const char *const names[] = {"runs", "settings", "epochs", "steps", "tests", "summary"};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        char sql[64];
+        int64_t one = 0;
+
+        snprintf(sql, sizeof(sql), "select 1 from %s limit 0", names[i]);
+        if (!read_integer(store, sql, &one, err))
+            return false;
+    }
+    return true;
 }
 
 /* Version 0 is an empty file.  What is not ours is refused before anything in it is changed. */
@@ -261,7 +283,10 @@ static bool recognise(struct store *store, void *arg, struct error *err)
                     "%s: written by a newer gradpress: version %" PRId64
                     " of the schema, where this one knows up to %" PRId64,
                     store->path, *version, NEWEST_VERSION);
-    return true;
+    if (*version < 1)
+        return fail(err, "%s: damaged: version %" PRId64 " of the schema, where 1 is the first",
+                    store->path, *version);
+    return *version < NEWEST_VERSION || has_tables(store, err);
 }
 
 static bool migrate(struct store *store, void *arg, struct error *err)
@@ -354,9 +379,15 @@ static bool prepare_database(struct store *store, struct error *err)
     return true;
 }
 
+char *store_address(const char *path)
+{
+    return format_text("%s%s", path[0] == '/' ? "" : "./", path);
+}
+
 bool store_open(struct store **store, const char *path, struct error *err)
 {
     struct store *opened;
+    char *address;
     int code;
 
     if (!check_place(path, err))
@@ -364,7 +395,9 @@ bool store_open(struct store **store, const char *path, struct error *err)
     opened = allocate(1, sizeof(*opened));
     opened->path = format_text("%s", path);
     process_self(&opened->self);
-    code = sqlite3_open_v2(path, &opened->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+    address = store_address(path);
+    code = sqlite3_open_v2(address, &opened->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+    free(address);
     CHECK(opened->db != NULL);
     sqlite3_extended_result_codes(opened->db, 1);
     sqlite3_busy_timeout(opened->db, PATIENCE_SECONDS * 1000);

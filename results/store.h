@@ -74,6 +74,9 @@ enum store_claim {
 bool store_open(struct store **store, const char *path, struct error *err);
 void store_close(struct store *store);
 
+/* How SQLite is to be told a path: ":memory:" and "file:x" are names like others.  A new string. */
+char *store_address(const char *path);
+
 /* One sentence that the user should see once, or NULL: the file system is a network's, and a
  * rollback journal is used.  Lives as long as the store. */
 const char *store_notice(const struct store *store);

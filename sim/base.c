@@ -5,8 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-static __attribute__((format(printf, 1, 0))) char *format_args(const char *format, va_list args)
+/* A new string. */
+static char *format_list(const char *format, va_list args) __attribute__((format(printf, 1, 0)));
+
+static char *format_list(const char *format, va_list args)
 {
     va_list again;
     char *text;
@@ -21,21 +25,42 @@ static __attribute__((format(printf, 1, 0))) char *format_args(const char *forma
     return text;
 }
 
+static bool is_inside_character(char byte)
+{
+    return ((unsigned char)byte & 0xC0) == 0x80;
+}
+
+/* What does not fit loses its middle, for a sentence says at its end what is wrong. */
+static void put_sentence(char *to, size_t room, const char *text)
+{
+    size_t length = strlen(text), head, tail;
+
+    if (length < room) {
+        memcpy(to, text, length + 1);
+        return;
+    }
+    head = room / 2 - 3;
+    tail = length - (room / 2 - 1);
+    while (is_inside_character(text[head]))
+        head--;
+    while (is_inside_character(text[tail]))
+        tail++;
+    snprintf(to, room, "%.*s...%s", (int)head, text, text + tail);
+}
+
 bool fail(struct error *err, const char *format, ...)
 {
-    size_t half = sizeof(err->text) / 2;
     va_list args;
-    size_t length;
     char *text;
 
     va_start(args, format);
-    text = format_args(format, args);
+    text = format_list(format, args);
     va_end(args);
-    length = strlen(text);
-    snprintf(err->text, sizeof(err->text), "%s", text);
-    if (length >= sizeof(err->text))
-        snprintf(err->text + half, half, "...%s", text + length - (half - 4));
+    put_sentence(err->text, sizeof(err->text), text);
     free(text);
+    for (char *p = err->text; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7F)
+            *p = '?';
     return false;
 }
 
@@ -49,8 +74,16 @@ void *allocate(size_t count, size_t size)
 {
     void *p = calloc(count > 0 ? count : 1, size);
 
-    CHECK(p != NULL);
+    if (p == NULL)
+        no_memory((double)count * (double)size);
     return p;
+}
+
+void no_memory(double bytes)
+{
+    fprintf(stderr, "gradpress: no memory: the system does not give %.1f MiB more\n",
+            bytes / 1048576);
+    _exit(1);
 }
 
 char *format_text(const char *format, ...)
@@ -59,9 +92,63 @@ char *format_text(const char *format, ...)
     char *text;
 
     va_start(args, format);
-    text = format_args(format, args);
+    text = format_list(format, args);
     va_end(args);
     return text;
+}
+
+char *size_text(size_t bytes)
+{
+    double mib = (double)bytes / 1048576;
+
+    return mib < 1024 ? format_text("%.1f MiB", mib) : format_text("%.2f GiB", mib / 1024);
+}
+
+/* Of a character that begins with this byte; 0 if none does. */
+static size_t character_bytes(unsigned char first)
+{
+    if (first < 0x80)
+        return 1;
+    if (first < 0xC0 || first >= 0xF8)
+        return 0;
+    return first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+}
+
+size_t utf8_character(const unsigned char *p, const unsigned char *end, uint32_t *character)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t bytes = character_bytes(*p);
+    uint32_t c = *p;
+
+    if (bytes == 0 || bytes > (size_t)(end - p))
+        return 0;
+    if (bytes > 1)
+        c &= 0x7Fu >> bytes;
+    for (size_t i = 1; i < bytes; i++) {
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+        c = c << 6 | (p[i] & 0x3F);
+    }
+    if (c < least[bytes] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF))
+        return 0;
+    *character = c;
+    return bytes;
+}
+
+bool is_line(const char *text)
+{
+    const unsigned char *p = (const unsigned char *)text, *end = p + strlen(text);
+
+    while (p < end) {
+        uint32_t c = 0;
+        size_t bytes = utf8_character(p, end, &c);
+
+        /* C0, delete, C1, and the two that separate lines. */
+        if (bytes == 0 || c < ' ' || (c >= 0x7F && c < 0xA0) || c == 0x2028 || c == 0x2029)
+            return false;
+        p += bytes;
+    }
+    return true;
 }
 
 double seconds_now(void)

@@ -18,7 +18,8 @@ struct error {
 
 /* Fills err and returns false, so that a failure is one statement:
  *     return fail(err, "%s: no such compressor '%s'", path, name);
- * Too long a sentence loses its middle: it begins with the place and ends with what was expected.
+ * It stays one sentence on one line whatever a path or a name holds: of one that is too long the
+ * middle goes, and a question mark stands for a character that would break or colour the line.
  */
 bool fail(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -33,8 +34,21 @@ void check_failed(const char *condition, const char *file, int line) __attribute
 /* Zeroed, never NULL; freed with free(). */
 void *allocate(size_t count, size_t size) __attribute__((returns_nonnull));
 
+/* Where memory that was planned for is not given: says so, and ends with exit code 1. */
+void no_memory(double bytes) __attribute__((noreturn));
+
 /* A new string, never NULL; freed with free(). */
 char *format_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* In MiB or GiB: a new string. */
+char *size_text(size_t bytes);
+
+/* The character of UTF-8 at p, which is before end, and its bytes; 0 bytes if that is no UTF-8: cut
+ * short, longer than need be, a surrogate or above U+10FFFF. */
+size_t utf8_character(const unsigned char *p, const unsigned char *end, uint32_t *character);
+
+/* Whether a text is UTF-8 without control characters, fit for a line of a table and for JSON. */
+bool is_line(const char *text);
 
 /* Of a clock that does not jump. */
 double seconds_now(void);

@@ -91,9 +91,12 @@ static bool prepare(struct train *t, struct bench_options options, struct error 
 
     if (!device_open(&t->dev, c->device, c->threads, err))
         return false;
-    text_random(&t->text, options.vocabulary, count);
+    t->text.words = options.vocabulary;
+    for (int part = 0; part < TEXT_PARTS; part++)
+        t->text.part[part].count = count[part];
     if (!train_plan(t, err))
         return false;
+    text_random(&t->text, options.vocabulary, count);
     train_prepare(t);
     return true;
 }

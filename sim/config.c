@@ -41,7 +41,10 @@ static bool put_regime_name(struct config *c, const char *path, struct error *er
 
     if (length > 5 && strcmp(name + length - 5, ".json") == 0)
         name[length - 5] = '\0';
-    ok = put_text(c->regime, sizeof(c->regime), name, "name of the regime", err);
+    ok =
+        put_text(c->regime, sizeof(c->regime), name, "name of the regime", err) &&
+        (is_line(name) ||
+         fail(err, "%s: the name of a regime is a line of UTF-8 without control characters", path));
     free(name);
     return ok;
 }

@@ -119,6 +119,9 @@ bool config_read_method(struct choice *compressor, struct choice *quantiser,
     *quantiser = (struct choice){0};
     ok = config_read_choice(compressor, &compressor_table, first, path, err) &&
          (second == NULL || config_read_choice(quantiser, &quantiser_table, second, inner, err));
+    if (ok && compressor_find(compressor->name) == NULL)
+        ok = fail(err, "%s: %s: %s is a quantiser, so none can stand behind it", node->place, path,
+                  compressor->name);
     tree_free(first);
     free(inner);
     return ok;

@@ -180,12 +180,17 @@ static void match_flag(struct typed *typed, enum config_command command, const c
     typed->value = name[length] == '=' ? name + length + 1 : NULL;
 }
 
+static bool needs_value(const struct flag *flag, struct error *err)
+{
+    return fail(err, "--%s needs a value: --%s %s", flag->name, flag->name, flag->argument);
+}
+
 /* Steps *i over a word behind the flag. */
 static bool take_word(const char **word, const struct flag *flag, int argc, char **argv, int *i,
                       struct error *err)
 {
     if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
-        return fail(err, "--%s needs a value: --%s %s", flag->name, flag->name, flag->argument);
+        return needs_value(flag, err);
     *word = argv[++*i];
     return true;
 }
@@ -198,11 +203,14 @@ static bool take_flag(struct typed *typed, enum config_command command, int argc
     if (typed->flag == NULL)
         return unknown_flag(command, argv[*i], err);
     if (has_twin(typed->flag) && typed->value != NULL)
-        return fail(err, "--%s takes no value", typed->flag->name);
+        return fail(err, "--%s%s takes no value", typed->no ? "no-" : "", typed->flag->name);
     if (has_twin(typed->flag))
         return true;
     if (typed->value == NULL && !take_word(&typed->value, typed->flag, argc, argv, i, err))
         return false;
+    CHECK(typed->value != NULL);
+    if (*typed->value == '\0' && (typed->flag->takes == A_FILE || typed->flag->takes == A_REGIME))
+        return needs_value(typed->flag, err);
     return typed->flag->takes != STEPS_AND_FOLDER ||
            take_word(&typed->folder, typed->flag, argc, argv, i, err);
 }
@@ -324,20 +332,33 @@ static bool use_flag(struct config_flags *flags, const struct typed *typed, bool
     return config_layer_prepare(layer, err);
 }
 
-/* One flag after the other would replace what it excludes; on one line it is a slip. */
-static bool no_two_batches(const struct config_flags *flags, struct error *err)
+/* One flag after the other would replace what it excludes; on one line it is a slip.  inside: the
+ * key of the object that has both, or NULL. */
+static bool not_both(const struct config_flags *flags, const char *inside, const char *a,
+                     const char *b, struct error *err)
 {
-    const char *batch = NULL, *total = NULL;
+    const char *first = NULL, *second = NULL;
 
     for (const struct tree *layer = flags->said->child; layer != NULL; layer = layer->next) {
-        if (tree_get(layer, "batch") != NULL)
-            batch = layer->place;
-        if (tree_get(layer, "total_batch") != NULL)
-            total = layer->place;
+        const struct tree *object = inside != NULL ? tree_get(layer, inside) : layer;
+
+        if (tree_get(object, a) != NULL)
+            first = layer->place;
+        if (tree_get(object, b) != NULL)
+            second = layer->place;
     }
-    if (batch == NULL || total == NULL)
+    if (first == NULL || second == NULL)
         return true;
-    return fail(err, "%s and %s exclude each other", batch, total);
+    return fail(err, "%s and %s exclude each other", first, second);
+}
+
+static char *place_of(const struct typed *typed)
+{
+    const char *value = typed->value;
+
+    if (value == NULL)
+        return format_text("--%s%s", typed->no ? "no-" : "", typed->flag->name);
+    return format_text("--%s %.80s", typed->flag->name, *value != '\0' ? value : "''");
 }
 
 static bool parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
@@ -352,6 +373,8 @@ static bool parse(struct config_flags *flags, int argc, char **argv, bool *misus
         bool ok;
 
         *misuse = true;
+        if (argv[i][0] == '\0')
+            return fail(err, "an empty word, where a %s is expected", what);
         if (argv[i][0] != '-') {
             if (*subject != NULL)
                 return fail(err, "two %ss, '%.64s' and '%.64s'", what, *subject, argv[i]);
@@ -362,9 +385,7 @@ static bool parse(struct config_flags *flags, int argc, char **argv, bool *misus
             return false;
         CHECK(typed.flag != NULL);
         *misuse = false;
-        typed.place =
-            format_text("--%s%s%s%.80s", typed.no ? "no-" : "", typed.flag->name,
-                        typed.value != NULL ? " " : "", typed.value != NULL ? typed.value : "");
+        typed.place = place_of(&typed);
         ok = use_flag(flags, &typed, misuse, err);
         free(typed.place);
         if (!ok)
@@ -373,7 +394,8 @@ static bool parse(struct config_flags *flags, int argc, char **argv, bool *misus
     *misuse = true;
     if (*subject == NULL)
         return fail(err, "no %s named", what);
-    return no_two_batches(flags, err);
+    return not_both(flags, NULL, "batch", "total_batch", err) &&
+           not_both(flags, "warmup", "steps", "epochs", err);
 }
 
 bool config_flags_parse(struct config_flags *flags, enum config_command command, int argc,

@@ -466,7 +466,7 @@ static struct tree *write_init(const struct config *c)
 
 /* The memory is read after the compressor, of which it may be the own one. */
 static const struct key regime_keys[] = {
-    {"about", KEY_TEXT, offsetof(struct config, about), .high = 256},
+    {"about", KEY_LINE, offsetof(struct config, about), .high = 256},
     {"model", KEY_OWN, .read = read_model, .write = write_model},
     {"data", KEY_OWN, .read = read_data, .write = write_data},
     {"evaluate", KEY_OWN, .read = read_evaluate, .write = write_evaluate},
@@ -496,10 +496,10 @@ static const struct key run_keys[] = {
     {"threads", KEY_WHOLE, offsetof(struct config, threads), .high = 4096},
     {"group", KEY_WHOLE, offsetof(struct config, group), .high = WORKERS_MOST},
     {"streams", KEY_WHOLE, offsetof(struct config, streams), .high = 64},
-    {"db", KEY_TEXT, offsetof(struct config, db), .high = 1024},
-    {"data", KEY_TEXT, offsetof(struct config, data_root), .high = 1024},
-    {"name", KEY_TEXT, offsetof(struct config, name), .high = 256},
-    {"experiment", KEY_TEXT, offsetof(struct config, experiment), .high = 128},
+    {"db", KEY_TEXT, offsetof(struct config, db), .low = 1, .high = 1024},
+    {"data", KEY_TEXT, offsetof(struct config, data_root), .low = 1, .high = 1024},
+    {"name", KEY_LINE, offsetof(struct config, name), .low = 1, .high = 256},
+    {"experiment", KEY_LINE, offsetof(struct config, experiment), .high = 128},
     {"init", KEY_TEXT, offsetof(struct config, init), .low = 1, .high = 1024},
     {"split", KEY_WORD, offsetof(struct config, split), .words = text_part_names},
     {"dump_steps", KEY_WHOLE, offsetof(struct config, dump_steps), .low = 1, .high = 1e6},

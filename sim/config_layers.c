@@ -113,6 +113,17 @@ static bool exclusive(const struct tree *object, const char *path, const char *a
 
 #define METHOD_FORM "of the form NAME[:key=value,...][+QUANTISER[:key=value,...]]"
 
+/* 0 stands for the regime's ratio, as in an effective regime: it is a slip where that is not said. */
+static bool check_ratio(const struct tree *layer, struct error *err)
+{
+    const struct tree *ratio = tree_get(tree_get(layer, "compressor"), "ratio");
+
+    if (ratio == NULL || ratio->kind != TREE_NUMBER || ratio->number != 0 ||
+        tree_get(layer, "ratio") != NULL)
+        return true;
+    return config_wrong(ratio, "compressor.ratio", err, "a number in (0, 1]");
+}
+
 static bool prepare_method(struct tree *layer, struct error *err)
 {
     const struct tree *node = tree_get(layer, "compressor");
@@ -135,7 +146,7 @@ static bool prepare_method(struct tree *layer, struct error *err)
         tree_put(object, "quantiser", spec);
     }
     tree_put(layer, "compressor", settle_method(object));
-    return true;
+    return check_ratio(layer, err);
 }
 
 bool config_layer_prepare(struct tree *layer, struct error *err)

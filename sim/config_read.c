@@ -122,6 +122,8 @@ static bool read_text(char *to, const struct key *key, const struct tree *node, 
         return config_wrong(node, path, err, "a text of at most %zu bytes", room - 1);
     if (key->low > 0 && node->text[0] == '\0')
         return config_wrong(node, path, err, "a text of at least 1 byte");
+    if (key->kind == KEY_LINE && !is_line(node->text))
+        return config_wrong(node, path, err, "a line of UTF-8 without control characters");
     memcpy(to, node->text, strlen(node->text) + 1);
     return true;
 }
@@ -165,6 +167,7 @@ static bool read_key(void *base, const struct key *key, const struct tree *node,
         *(bool *)to = node->number != 0;
         return true;
     case KEY_TEXT:
+    case KEY_LINE:
         return read_text(to, key, node, path, err);
     case KEY_WORD:
     case KEY_FIXED:
@@ -190,6 +193,7 @@ static struct tree *write_key(const void *base, const struct key *key)
     case KEY_YES_NO:
         return tree_yes_no(*(const bool *)from, NULL);
     case KEY_TEXT:
+    case KEY_LINE:
         return tree_text(from, NULL);
     case KEY_WORD:
         memcpy(&place, from, sizeof(place));

@@ -50,10 +50,20 @@ static bool open_cuda(struct device *dev, unsigned index, struct error *err)
     return false;
 }
 
+/* cuda:N */
+static bool read_index(const char *name, unsigned *index)
+{
+    const char *digits = name + strlen("cuda:");
+
+    if (strncmp(name, "cuda:", strlen("cuda:")) != 0)
+        return false;
+    *index = (unsigned)strtoul(digits, NULL, 10);
+    return *digits != '\0' && strlen(digits) <= 4 && strspn(digits, "0123456789") == strlen(digits);
+}
+
 static bool open_named(struct device *dev, const char *name, struct error *err)
 {
-    unsigned index = 0;
-    int end = 0;
+    unsigned index;
     bool automatic = strcmp(name, "auto") == 0;
 
     if (automatic && open_cuda(dev, 0, err))
@@ -64,7 +74,7 @@ static bool open_named(struct device *dev, const char *name, struct error *err)
     }
     if (strcmp(name, "cuda") == 0)
         return open_cuda(dev, 0, err);
-    if (sscanf(name, "cuda:%u%n", &index, &end) == 1 && name[end] == '\0')
+    if (read_index(name, &index))
         return open_cuda(dev, index, err);
     return fail(err, "no such device '%s'; there are auto, cpu, cuda and cuda:N", name);
 }
@@ -116,7 +126,8 @@ void *device_alloc(struct device *dev, size_t bytes)
 {
     void *memory = dev->ops->alloc(dev, bytes > 0 ? bytes : 1);
 
-    CHECK(memory != NULL && "plan_make() is to refuse what does not fit");
+    if (memory == NULL) /* though plan_make() refused what did not fit a moment ago */
+        no_memory((double)bytes);
     dev->allocations++;
     dev->bytes += bytes;
     return memory;

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #ifdef HAVE_ONEDNN
 #include <oneapi/dnnl/dnnl.h>
@@ -89,11 +91,24 @@ static size_t container_free(void)
     return most == 0 ? SIZE_MAX : most > used ? most - used : 0;
 }
 
+/* What the process may still take (ulimit -v); SIZE_MAX where there is no limit. */
+static size_t process_free(void)
+{
+    struct rlimit most;
+    size_t used;
+
+    if (getrlimit(RLIMIT_AS, &most) != 0 || most.rlim_cur == RLIM_INFINITY)
+        return SIZE_MAX;
+    used = read_size("/proc/self/statm") * (size_t)sysconf(_SC_PAGESIZE);
+    return most.rlim_cur > used ? most.rlim_cur - used : 0;
+}
+
 static size_t cpu_memory_free(struct device *dev)
 {
     char line[256];
     size_t kib = 0;
-    size_t least = container_free();
+    size_t container = container_free(), process = process_free();
+    size_t least = container < process ? container : process;
     FILE *info = fopen("/proc/meminfo", "r");
 
     while (info != NULL && fgets(line, sizeof(line), info) != NULL)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "sim/safetensors.h"
 #include "sim/weights.h"
@@ -66,17 +67,20 @@ char *dump_path(const struct config *c, uint64_t step)
     return format_text("%s/step-%04llu.safetensors", c->dump, (unsigned long long)step);
 }
 
-bool dump_folder(const struct config *c, struct error *err)
+bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err)
 {
     char *path;
-    bool ok;
+    bool made, ok;
 
     if (c->dump_steps == 0)
         return true;
-    if (mkdir(c->dump, 0777) != 0 && errno != EEXIST)
+    made = mkdir(c->dump, 0777) == 0;
+    if (!made && errno != EEXIST)
         return fail(err, "%s: cannot make the folder: %s", c->dump, strerror(errno));
     path = dump_path(c, 0);
-    ok = safetensors_writable(path, err);
+    ok = safetensors_writable(path, (2 + 3 * (size_t)c->workers) * weights_bytes, err);
+    if (made && !ok)
+        rmdir(c->dump);
     free(path);
     return ok;
 }

@@ -42,8 +42,8 @@ struct workers;
 struct dump *dump_create(const struct config *c);
 void dump_destroy(struct dump *d);
 
-/* Makes the folder, if need be, and tries to write there. */
-bool dump_folder(const struct config *c, struct error *err);
+/* Makes the folder, if need be, and tries whether a step of a model of so many bytes has room. */
+bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err);
 
 /* The file of a step, a new string. */
 char *dump_path(const struct config *c, uint64_t step);

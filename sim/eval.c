@@ -38,7 +38,7 @@ static bool check_notes(const struct train *t, struct progress *p, struct error 
     ok = check_data(c, safetensors_metadata(&file, RUN_NOTE_DATA), t->text.sha256, p, err);
     name = safetensors_metadata(&file, RUN_NOTE_NAME);
     epoch = safetensors_metadata(&file, RUN_NOTE_EPOCH);
-    if (ok && name != NULL && epoch != NULL)
+    if (ok && name != NULL && epoch != NULL && is_line(name) && is_line(epoch))
         progress_say(p, "%s: %s after epoch %s", c->init, name, epoch);
     safetensors_close(&file);
     return ok;

@@ -2,7 +2,8 @@
  * main -- subcommands, exit codes, and the only place that prints errors.
  *
  *     0  done, already done, or diverged (that is a result)
- *     1  a fault of the input      2  a command line that is wrong
+ *     1  a fault of the input, or a result that cannot be written
+ *     2  a command line that is wrong
  *     3  diverged, with --fail-on-divergence
  *     4  another process is at this run
  */
@@ -19,6 +20,8 @@
 #include "sim/show.h"
 #include "sim/version.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -234,14 +237,17 @@ static int unknown_argument(const char *word)
 {
     static const char *const names[] = {"--db", "--where", "--json"};
     const char *near = nearest_name(word, names, ARRAY_LENGTH(names));
-    char text[256];
+    struct error err;
 
     if (word[0] != '-')
-        return misuse("runs", "runs takes no arguments but flags");
-    snprintf(text, sizeof(text), "no such flag '%.*s'%s%s%s", (int)strcspn(word, "="), word,
+        fail(&err, "runs takes no arguments but flags, and '%s' is none", word);
+    else if (strncmp(word, "--json=", 7) == 0)
+        fail(&err, "--json takes no value");
+    else
+        fail(&err, "no such flag '%.*s'%s%s%s", (int)strcspn(word, "="), word,
              near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
              near != NULL ? "'?" : "");
-    return misuse("runs", text);
+    return misuse("runs", err.text);
 }
 
 static int show_runs(int argc, char **argv)
@@ -256,9 +262,9 @@ static int show_runs(int argc, char **argv)
         else if (!take_value("--db", argc, argv, &i, &db) &&
                  !take_value("--where", argc, argv, &i, &where))
             return unknown_argument(argv[i]);
-        if (db == NULL || where == NULL)
-            return misuse("runs", db == NULL ? "--db needs a value: --db FILE"
-                                             : "--where needs a value: --where SQL");
+        if (db == NULL || *db == '\0' || where == NULL)
+            return misuse("runs", where == NULL ? "--where needs a value: --where SQL"
+                                                : "--db needs a value: --db FILE");
     }
     return query_runs(db, where, json, stdout, &err) ? DONE : fault(&err);
 }
@@ -327,7 +333,7 @@ static void list_datasets(void)
 
 static void show_regime(const char *name, const char *about, void *context)
 {
-    printf("%-20s %s\n", name, about);
+    printf("%-20s %s\n", name, is_line(about) ? about : "");
 }
 
 static const struct {
@@ -337,6 +343,8 @@ static const struct {
     {"models", list_models},     {"compressors", list_compressors}, {"quantisers", list_quantisers},
     {"memories", list_memories}, {"datasets", list_datasets},
 };
+
+#define TABLES "models, compressors, quantisers, memories, datasets, regimes"
 
 static int list(int argc, char **argv)
 {
@@ -350,12 +358,16 @@ static int list(int argc, char **argv)
     }
     if (argc == 1 && strcmp(argv[0], "regimes") == 0)
         return config_each_regime(show_regime, NULL, &err) ? DONE : fault(&err);
-    return misuse("list", argc == 1 ? "there is no such table" : "list wants the name of a table");
+    if (argc == 1)
+        fail(&err, "no such table '%s'; there are %s", argv[0], TABLES);
+    else
+        fail(&err, "list wants the name of a table, one of %s", TABLES);
+    return misuse("list", err.text);
 }
 
 static void list_help(FILE *out)
 {
-    fputs("Tables: models, compressors, quantisers, memories, datasets, regimes.\n"
+    fputs("Tables: " TABLES ".\n"
           "A setting is shown with its default and its range.  A quantiser may stand alone, or\n"
           "behind a compressor: topk:ratio=0.01+terngrad.\n",
           out);
@@ -448,13 +460,21 @@ static void spin_shortly(char **argv)
         execv("/proc/self/exe", argv);
 }
 
-int main(int argc, char **argv)
+/* Else its number would be that of the next file that is opened, and what is meant for the stream
+ * would go there. */
+static void occupy_streams(void)
+{
+    for (int stream = STDIN_FILENO; stream <= STDERR_FILENO; stream++)
+        if (fcntl(stream, F_GETFD) < 0)
+            open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+}
+
+static int run_any(int argc, char **argv)
 {
     const char *names[ARRAY_LENGTH(commands)];
     const char *near;
-    char text[256];
+    struct error err;
 
-    spin_shortly(argv);
     if (argc < 2) {
         help(stderr);
         return MISUSE;
@@ -470,8 +490,28 @@ int main(int argc, char **argv)
             return run_command(&commands[i], argc - 2, argv + 2);
     }
     near = nearest_name(argv[1], names, ARRAY_LENGTH(names));
-    snprintf(text, sizeof(text), "no such command '%s'%s%s%s", argv[1],
-             near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
-             near != NULL ? "'?" : "");
-    return misuse("", text);
+    fail(&err, "no such command '%s'%s%s%s", argv[1], near != NULL ? "; did you mean '" : "",
+         near != NULL ? near : "", near != NULL ? "'?" : "");
+    return misuse("", err.text);
+}
+
+/* A result that could not be written is none. */
+static int close_results(int code)
+{
+    bool lost = ferror(stdout) != 0;
+
+    errno = 0;
+    if (fclose(stdout) == 0 && !lost)
+        return code;
+    fprintf(stderr, "gradpress: stdout: the result cannot be written%s%s\n", errno != 0 ? ": " : "",
+            errno != 0 ? strerror(errno) : "");
+    return code == DONE ? FAULT : code;
+}
+
+int main(int argc, char **argv)
+{
+    occupy_streams();
+    spin_shortly(argv);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a fault like a full disk */
+    return close_results(run_any(argc, argv));
 }

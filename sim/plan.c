@@ -3,13 +3,11 @@
 #include "sim/optimizer.h"
 #include "sim/worker.h"
 
-/* Of what is free, leave some to the libraries' own workspaces. */
-#define USABLE 0.92
+#include <stdlib.h>
 
-static double gib(size_t bytes)
-{
-    return (double)bytes / (double)((size_t)1 << 30);
-}
+/* Of what is free, leave some to the libraries' own workspaces; so much however small the run. */
+#define USABLE 0.92
+#define SPARED ((size_t)32 << 20)
 
 /* One of the devices' streams where all workers are one group; two where they take turns. */
 static uint32_t streams_for(const struct device *dev, const struct config *c, uint32_t group)
@@ -24,13 +22,31 @@ static uint32_t streams_for(const struct device *dev, const struct config *c, ui
 
 static bool refuse(const struct plan *plan, const struct config *c, size_t fixed, struct error *err)
 {
-    return fail(err,
-                "the run needs %.1f GiB of the device's memory, %.1f GiB of them for what %u "
-                "workers keep, and %.1f GiB are free; fewer --workers%s%s, or a smaller model or "
-                "batch would fit",
-                gib(plan->bytes), gib(fixed), c->workers, gib(plan->available),
-                plan->group > 1 ? ", a smaller --group" : "",
-                plan->streams > 1 ? ", fewer --streams" : "");
+    char *needed = size_text(plan->bytes), *kept = size_text(fixed);
+    char *available = size_text(plan->available);
+
+    fail(err,
+         "the run needs %s of the device's memory, %s of them for what %u workers keep, and %s are "
+         "free; fewer --workers%s%s, or a smaller model or batch would fit",
+         needed, kept, c->workers, available, plan->group > 1 ? ", a smaller --group" : "",
+         plan->streams > 1 ? ", fewer --streams" : "");
+    free(needed);
+    free(kept);
+    free(available);
+    return false;
+}
+
+static bool refuse_evaluation(const struct plan *plan, struct error *err)
+{
+    char *needed = size_text(plan->bytes), *available = size_text(plan->available);
+
+    fail(err,
+         "the evaluation needs %s of the device's memory, and %s are free; a smaller "
+         "evaluate.batch might fit",
+         needed, available);
+    free(needed);
+    free(available);
+    return false;
 }
 
 static size_t lane_total(const struct lane_bytes *lane)
@@ -74,8 +90,9 @@ static void begin(struct plan *plan, struct device *dev, const struct config *c,
                   const struct network *network, struct parameters *parameters, size_t data_bytes)
 {
     struct shape eval = {1, c->evaluate.batch, c->evaluate.bptt};
+    size_t available = device_memory_free(dev);
 
-    *plan = (struct plan){.available = device_memory_free(dev)};
+    *plan = (struct plan){.available = available > SPARED ? available - SPARED : 0};
     plan->part.evaluation = graph_measure(dev, parameters, network, eval, false);
     graph_place(parameters, c->compress_all);
     plan->part.parameters = 2 * parameters->length * sizeof(float);
@@ -87,11 +104,7 @@ bool plan_evaluation(struct plan *plan, struct device *dev, const struct config 
                      size_t data_bytes, struct error *err)
 {
     begin(plan, dev, c, network, parameters, data_bytes);
-    return fits(plan) ||
-           fail(err,
-                "the evaluation needs %.1f GiB of the device's memory, and %.1f GiB are free; a "
-                "smaller evaluate.batch might fit",
-                gib(plan->bytes), gib(plan->available));
+    return fits(plan) || refuse_evaluation(plan, err);
 }
 
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,

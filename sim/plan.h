@@ -12,7 +12,7 @@ struct plan {
     uint32_t group;   /* workers stacked in a batch */
     uint32_t streams; /* groups at work at once, a lane each */
     size_t bytes;     /* of the whole run on the device: the parts, lane once a stream */
-    size_t available;
+    size_t available; /* what is free but for a spare */
 
     struct {
         size_t parameters; /* with their transposed copy, the best so far and the optimizer's */

@@ -82,13 +82,15 @@ static void *watch(void *unused)
 /* A thread of its own waits for signals, and they are blocked in all others, which begin after
  * it: a handler's frame on the stack of a thread that is inside of oneDNN's compiled code destroys
  * what that keeps below the stack pointer, and the heap with it. */
-static void watch_signals(pthread_t *watcher)
+static bool watch_signals(pthread_t *watcher, struct error *err)
 {
     sigset_t set = ending_signals();
+    int code;
 
     signalled = 0;
     CHECK(pthread_sigmask(SIG_BLOCK, &set, NULL) == 0);
-    CHECK(pthread_create(watcher, NULL, watch, NULL) == 0);
+    code = pthread_create(watcher, NULL, watch, NULL);
+    return code == 0 || fail(err, "the system gives no more threads: %s", strerror(code));
 }
 
 static void unwatch_signals(pthread_t watcher)
@@ -446,10 +448,21 @@ static bool save(struct run *r, struct error *err)
     return ok;
 }
 
-/* Before hours of training, not behind them. */
-static bool can_write_files(const struct config *c, struct error *err)
+static const char *plain_path(const char *path)
 {
-    return (c->save[0] == '\0' || safetensors_writable(c->save, err)) && dump_folder(c, err);
+    return strncmp(path, "./", 2) == 0 ? path + 2 : path;
+}
+
+/* Before hours of training, not behind them. */
+static bool can_write_files(const struct run *r, struct error *err)
+{
+    const struct config *c = r->config;
+    size_t bytes = weights_bytes(&r->train.parameters);
+
+    if (strcmp(plain_path(c->save), plain_path(c->db)) == 0)
+        return fail(err, "%s: both --save and --db", c->save);
+    return (c->save[0] == '\0' || safetensors_writable(c->save, bytes, err)) &&
+           dump_folder(c, bytes, err);
 }
 
 /* A run that is done does not train again for the sake of a file, or of its steps. */
@@ -500,7 +513,7 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
     char device[256];
 
     if (!run_load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
-        !train_plan(t, err) || !load_initial(r, err) || !can_write_files(c, err) ||
+        !train_plan(t, err) || !load_initial(r, err) || !can_write_files(r, err) ||
         !store_open(&r->store, c->db, err))
         return false;
     device_describe(&t->dev, device, sizeof(device));
@@ -521,19 +534,20 @@ bool run(const struct config *c, enum run_status *status, char **summary, int *s
 {
     struct run *r = allocate(1, sizeof(*r));
     pthread_t watcher;
-    bool ok;
+    bool watched, ok;
 
     r->config = r->train.config = c;
     *summary = NULL;
-    watch_signals(&watcher);
-    ok = run_through(r, status, summary, err);
+    watched = watch_signals(&watcher, err);
+    ok = watched && run_through(r, status, summary, err);
     if (r->best != NULL)
         device_free(&r->train.dev, r->best, r->train.parameters.length * sizeof(float));
     train_destroy(&r->train);
     store_close(r->store);
     free(r->initial);
     free(r);
-    unwatch_signals(watcher);
+    if (watched)
+        unwatch_signals(watcher);
     *stopped_by = signalled;
     return ok;
 }

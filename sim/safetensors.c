@@ -468,56 +468,96 @@ static bool write_file(int file, const char *begin, size_t size,
     return close(file) == 0 && ok;
 }
 
-/* A file beside path, for a rename would put a file in the place of a device; -1: a fault. */
-static int open_part(const char *path, char **part, struct error *err)
-{
-    struct stat status;
+/* A file beside that which it will replace. */
+struct part {
+    char *target, *path;
     int file;
+};
 
-    *part = NULL;
-    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
-        fail(err, "%s: not a regular file", path);
-        return -1;
-    }
-    *part = format_text("%s.%ld.part", path, (long)getpid());
-    file = open(*part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0)
-        fail(err, "%s: cannot write it: %s", path, strerror(errno));
-    return file;
+/* What else is there, a regime or a database, was hardly meant. */
+static bool may_be_replaced(const char *path, const struct stat *status, struct error *err)
+{
+    struct safetensors s;
+    struct error unused;
+
+    if (!S_ISREG(status->st_mode))
+        return fail(err, "%s: not a regular file", path);
+    if (status->st_size > 0 && !safetensors_open(&s, path, &unused))
+        return fail(err, "%s: is there, and no safetensors file: it is not replaced", path);
+    if (status->st_size > 0)
+        safetensors_close(&s);
+    return true;
 }
 
-bool safetensors_writable(const char *path, struct error *err)
+/* What a link leads to is replaced, not the link. */
+static bool find_target(const char *path, char **target, struct error *err)
 {
-    char *part;
-    int file = open_part(path, &part, err);
+    struct stat status;
 
-    if (file >= 0) {
-        close(file);
-        unlink(part);
+    *target = NULL;
+    if (stat(path, &status) == 0) {
+        *target = realpath(path, NULL);
+        return *target != NULL ? may_be_replaced(path, &status, err)
+                               : fail(err, "%s: %s", path, strerror(errno));
     }
-    free(part);
-    return file >= 0;
+    if (lstat(path, &status) == 0)
+        return fail(err, "%s: a symbolic link that leads nowhere", path);
+    *target = format_text("%s", path);
+    return true;
+}
+
+static bool open_part(struct part *part, const char *path, struct error *err)
+{
+    *part = (struct part){.file = -1};
+    if (!find_target(path, &part->target, err))
+        return false;
+    part->path = format_text("%s.%ld.part", part->target, (long)getpid());
+    part->file = open(part->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    return part->file >= 0 || fail(err, "%s: cannot write it: %s", path, strerror(errno));
+}
+
+static void free_part(struct part *part)
+{
+    free(part->target);
+    free(part->path);
+}
+
+bool safetensors_writable(const char *path, size_t bytes, struct error *err)
+{
+    struct part part;
+    bool ok = open_part(&part, path, err);
+
+    if (ok) {
+        int code = posix_fallocate(part.file, 0, bytes > 0 ? (off_t)bytes : 1);
+
+        ok = code == 0 ||
+             fail(err, "%s: cannot write its %zu bytes: %s", path, bytes, strerror(code));
+        close(part.file);
+        unlink(part.path);
+    }
+    free_part(&part);
+    return ok;
 }
 
 bool safetensors_write(const char *path, const struct safetensors_tensor *tensors, size_t count,
                        const struct safetensors_note *metadata, size_t notes, struct error *err)
 {
-    char *part;
-    int file = open_part(path, &part, err);
-    bool ok = file >= 0;
+    struct part part;
+    bool ok = open_part(&part, path, err);
 
     if (ok) {
         size_t size;
         char *begin = begin_of(tensors, count, metadata, notes, &size);
 
-        ok = write_file(file, begin, size, tensors, count) && rename(part, path) == 0;
+        ok = write_file(part.file, begin, size, tensors, count) &&
+             rename(part.path, part.target) == 0;
         if (!ok) {
             fail(err, "%s: cannot write it: %s", path, strerror(errno));
-            unlink(part);
+            unlink(part.path);
         }
         free(begin);
     }
-    free(part);
+    free_part(&part);
     return ok;
 }
 

@@ -65,10 +65,11 @@ struct safetensors_note {
     const char *name, *text;
 };
 
-/* Whether a file can be made there. */
-bool safetensors_writable(const char *path, struct error *err);
+/* Whether a file of so many bytes can be made there. */
+bool safetensors_writable(const char *path, size_t bytes, struct error *err);
 
-/* Names differ.  The file appears under its name when all of it is on the disk, or not at all. */
+/* Names differ.  The file appears under its name when all of it is on the disk, or not at all.  It
+ * replaces a safetensors file or an empty one, nothing else. */
 bool safetensors_write(const char *path, const struct safetensors_tensor *tensors, size_t count,
                        const struct safetensors_note *metadata, size_t notes, struct error *err);
 

@@ -85,14 +85,6 @@ static void print_key(FILE *out, const struct config_told *told)
     free(value);
 }
 
-/* A new string. */
-static char *size_text(size_t bytes)
-{
-    double mib = (double)bytes / 1048576;
-
-    return mib < 1024 ? format_text("%.1f MiB", mib) : format_text("%.2f GiB", mib / 1024);
-}
-
 static void print_size(FILE *out, const char *what, size_t bytes, const char *more)
 {
     char *size = size_text(bytes);

@@ -250,20 +250,19 @@ static void upload_initial(struct train *t)
 
 /* A part must have at least two tokens for each of its columns. */
 static bool check_columns(const struct train *t, enum text_part part, uint32_t columns,
-                          const char *fewer, struct error *err)
+                          const char *less, struct error *err)
 {
     size_t tokens = t->text.part[part].count;
 
     return tokens / columns >= 2 ||
            fail(err,
-                "the %s text has %zu tokens, too few for %u columns of at least 2; fewer %s would "
-                "do",
-                text_part_names[part], tokens, columns, fewer);
+                "the %s text has %zu tokens, too few for %u columns of at least 2; %s would do",
+                text_part_names[part], tokens, columns, less);
 }
 
 static bool check_evaluated(const struct train *t, enum text_part part, struct error *err)
 {
-    return check_columns(t, part, t->config->evaluate.batch, "evaluate.batch", err);
+    return check_columns(t, part, t->config->evaluate.batch, "a smaller evaluate.batch", err);
 }
 
 bool train_plan(struct train *t, struct error *err)
@@ -275,7 +274,8 @@ bool train_plan(struct train *t, struct error *err)
 
     for (int part = 0; part < TEXT_PARTS; part++)
         tokens += t->text.part[part].count;
-    if (!check_columns(t, TEXT_TRAIN, workers_columns(c), "--workers or a smaller --batch", err) ||
+    if (!check_columns(t, TEXT_TRAIN, workers_columns(c), "fewer --workers or a smaller --batch",
+                       err) ||
         !check_evaluated(t, TEXT_VALID, err) || !check_evaluated(t, TEXT_TEST, err))
         return false;
     t->segments = stream_segments(rows, c->data.bptt);

@@ -2,6 +2,7 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,13 +146,51 @@ static bool from_json(struct tree **out, const cJSON *json, const char *place, s
     return false;
 }
 
+/* Whether a string, a list or an object is not closed at the end. */
+static bool is_open(const char *text)
+{
+    bool quoted = false;
+    int depth = 0;
+
+    for (; *text != '\0'; text++) {
+        if (*text == '"')
+            quoted = !quoted;
+        else if (quoted)
+            text += *text == '\\' && text[1] != '\0';
+        else
+            depth += (*text == '{' || *text == '[') - (*text == '}' || *text == ']');
+    }
+    return quoted || depth > 0;
+}
+
+/* Whether all that follows where cJSON gave up is a part of a word, a number or a string. */
+static bool is_begun(const char *text, const char *at)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    const char *p = at;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++)
+        if (strncmp(words[i], at, strlen(at)) == 0)
+            return true;
+    if (strspn(at, "+-.0123456789eE") == strlen(at))
+        return true;
+    if (at == text || at[-1] != '"')
+        return false;
+    while (*p != '\0' && *p != '"')
+        p += *p == '\\' && p[1] != '\0' ? 2 : 1;
+    return *p == '\0';
+}
+
 /* at: where cJSON gave up, or one further.  Shows the line, from not too far before that on. */
 static bool not_json(const char *text, size_t length, const char *at, const char *place,
                      struct error *err)
 {
     size_t line = 1, shown;
     const char *from = text;
+    bool begun = is_begun(text, at);
 
+    if (strspn(text, " \t\r\n") == length)
+        return fail(err, "%s: empty, where JSON is expected", place);
     while (at < text + length && strchr(" \t\r\n", *at) != NULL)
         at++;
     for (const char *p = text; p < at; p++) {
@@ -160,7 +199,7 @@ static bool not_json(const char *text, size_t length, const char *at, const char
             from = p + 1;
         }
     }
-    if (at + 1 >= text + length)
+    if ((begun || at + 1 >= text + length) && is_open(text))
         return fail(err, "%s: line %zu: the JSON breaks off", place, line);
     if (at - from > 20)
         from = at - 20;
@@ -168,6 +207,23 @@ static bool not_json(const char *text, size_t length, const char *at, const char
     shown = strcspn(from, "\r\n");
     return fail(err, "%s: line %zu: no JSON: %.*s", place, line, (int)(shown < 40 ? shown : 40),
                 from);
+}
+
+static bool check_utf8(const char *text, size_t length, const char *place, struct error *err)
+{
+    const unsigned char *p = (const unsigned char *)text, *end = p + length;
+    size_t line = 1;
+
+    while (p < end) {
+        uint32_t c = 0;
+        size_t bytes = utf8_character(p, end, &c);
+
+        if (bytes == 0)
+            return fail(err, "%s: line %zu: not UTF-8", place, line);
+        line += c == '\n';
+        p += bytes;
+    }
+    return true;
 }
 
 bool tree_parse(struct tree **out, const char *text, size_t length, const char *place,
@@ -178,8 +234,10 @@ bool tree_parse(struct tree **out, const char *text, size_t length, const char *
     bool ok;
 
     *out = NULL;
-    if (memchr(text, '\0', length) != NULL)
+    if (memchr(text, '\0', length) != NULL || strstr(text, "\\u0000") != NULL)
         return fail(err, "%s: not a text: there is a byte 0 in it", place);
+    if (!check_utf8(text, length, place, err))
+        return false;
     json = cJSON_ParseWithLengthOpts(text, length + 1, &end, true);
     if (json == NULL)
         return not_json(text, length, end, place, err);
@@ -202,9 +260,20 @@ struct tree *tree_typed(const char *text, const char *place)
     return tree_text(text, place);
 }
 
+/* A pipe may be read, but nobody waits for another to open it. */
+static FILE *open_file(const char *path)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (file < 0)
+        return NULL;
+    CHECK(fcntl(file, F_SETFL, 0) == 0);
+    return fdopen(file, "rb");
+}
+
 bool tree_load(struct tree **out, const char *path, struct error *err)
 {
-    FILE *file = fopen(path, "rb");
+    FILE *file = open_file(path);
     char *text;
     size_t length;
     bool ok = false;

@@ -15,6 +15,8 @@ struct safetensors_tensor;
 bool weights_load(const struct parameters *parameters, const char *path, const char *sha256,
                   float *params, struct error *err);
 
+size_t weights_bytes(const struct parameters *parameters);
+
 /* params: [length]. */
 bool weights_save(const struct parameters *parameters, const char *path, const float *params,
                   const struct safetensors_note *metadata, size_t notes, struct error *err);

@@ -25,7 +25,7 @@ results="select epoch, train_loss, valid_loss, lr, steps, samples, density, byte
 
 # What is no number of steps.
 says 0 '^  --log-every N ' - train --help
-for value in -1 abc 1.5 1e12 ''; do
+for value in -1 abc 1.5 1e12; do
     says 1 - "^gradpress: --log-every $value: not a whole number" train tiny.json --log-every "$value"
 done
 says 2 - '--log-every needs a value: --log-every N' train tiny.json --log-every

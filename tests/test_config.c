@@ -338,6 +338,9 @@ static void a_quantiser_is_checked(void **state)
     refuse("a.json --compressor topk+",
            "--compressor topk+: compressor.quantiser: no such quantiser "
            "''; there are bf16, efsignsgd, fp16, qsgd, signsgd, signum, terngrad");
+    refuse("a.json --compressor qsgd+fp16",
+           "--compressor qsgd+fp16: compressor: qsgd is a quantiser, "
+           "so none can stand behind it");
     refuse("a.json --compressor qsgd:levels=0",
            "--compressor qsgd:levels=0: compressor.quantiser.levels: 0 is not a whole number in "
            "[1, 127]");
@@ -474,13 +477,30 @@ static void a_file_that_is_no_regime_is_refused(void **state)
     refuse_regime("{\"model\": \"lstm\",\n\"data\":", "a.json: line 2: the JSON breaks off");
     refuse_regime("{\n\n lr: 3}\n", "a.json: line 3: no JSON: lr: 3}");
     refuse_regime("{} x\n", "a.json: line 1: no JSON: {} x");
-    refuse_regime("", "a.json: line 1: the JSON breaks off");
+    refuse_regime("", "a.json: empty, where JSON is expected");
+    refuse_regime("{}x", "a.json: line 1: no JSON: {}x");
+    refuse_regime("{\"about\":\n\"\xe9\"}", "a.json: line 2: not UTF-8");
+    refuse_regime("{\"about\":\"a\\u0000b\"}", "a.json: not a text: there is a byte 0 in it");
     refuse_regime("[]", "a.json: not an object");
     refuse_regime("{\"seed\":1,\"seed\":2}", "a.json: the key 'seed' is there twice");
     memset(big, ' ', (1 << 16) + 1);
     refuse_regime(big, "a.json: larger than 64 KiB, so hardly a regime");
     free(big);
     refuse("nowhere/b.json", "nowhere/b.json: cannot open it: No such file or directory");
+}
+
+static void a_regime_may_break_off_anywhere(void **state)
+{
+    const char *whole =
+        "{\"about\": \"a \\\"b\\\"\", \"compress_all\": true,\"ratio\": {\"0\": 1e-1},"
+        "\"clip\": null, \"warmup\": {\"ratios\": [0.5, 0.25]}}";
+
+    for (size_t length = 1; length < strlen(whole); length++) {
+        char *text = format_text("%.*s", (int)length, whole);
+
+        refuse_regime(text, "a.json: line 1: the JSON breaks off");
+        free(text);
+    }
 }
 
 static void unknown_keys_are_refused_with_the_nearest(void **state)
@@ -753,7 +773,7 @@ static void a_regime_that_begins_with_weights_wants_their_file(void **state)
                   "--init makes of it");
     write_file("a.json", MINIMAL);
     refuse("a.json --init nowhere", "nowhere: cannot open it: No such file or directory");
-    refuse("a.json --init=", "--init : not a text of at least 1 byte");
+    refuse("a.json --init=", "--init '': not a text of at least 1 byte");
     /* The SHA-256 is that of these 10 bytes, by sha256sum. */
     write_bytes("w", "\2\0\0\0\0\0\0\0{}", 10);
     accept("a.json --init w");
@@ -1226,6 +1246,7 @@ int main(void)
         cmocka_unit_test(two_entries_that_say_as_much_are_refused),
         cmocka_unit_test(long_words_of_the_table_are_refused),
         cmocka_unit_test(a_file_that_is_no_regime_is_refused),
+        cmocka_unit_test(a_regime_may_break_off_anywhere),
         cmocka_unit_test(unknown_keys_are_refused_with_the_nearest),
         cmocka_unit_test(unknown_names_are_refused_with_the_nearest),
         cmocka_unit_test(wrong_values_are_refused),

@@ -683,14 +683,14 @@ static void a_dump_that_cannot_be_written_is_a_fault(void **state)
 {
     struct config c = {.dump_steps = 1, .dump = "/nowhere/d"};
 
-    assert_false(dump_folder(&c, &err));
+    assert_false(dump_folder(&c, 0, &err));
     assert_string_equal(err.text, "/nowhere/d: cannot make the folder: No such file or directory");
     snprintf(c.dump, sizeof(c.dump), "/dev/null");
-    assert_false(dump_folder(&c, &err));
+    assert_false(dump_folder(&c, 0, &err));
     assert_non_null(strstr(err.text, "/dev/null/step-0000.safetensors: cannot write it"));
     snprintf(c.dump, sizeof(c.dump), "%s/new", folder);
-    assert_true(dump_folder(&c, &err));
-    assert_true(dump_folder(&c, &err));
+    assert_true(dump_folder(&c, 0, &err));
+    assert_true(dump_folder(&c, 0, &err));
 }
 
 static int make_folder(void **state)

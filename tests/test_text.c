@@ -327,7 +327,7 @@ static void a_folder_for_a_file_is_refused(void **state)
 {
     put("train.txt", "a");
     make_below("valid.txt");
-    assert_fault("valid.txt: Is a directory");
+    assert_fault("valid.txt: not a regular file");
 }
 
 static void a_file_that_may_not_be_read_is_refused(void **state)
