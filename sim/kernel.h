@@ -135,6 +135,16 @@ KERNEL_FN uint32_t tile_count(const uint32_t v[TILE_SLOTS])
     return count;
 }
 
+/* Their sum, of whole numbers: tile_count() is for flags. */
+KERNEL_FN uint32_t tile_total(const uint32_t v[TILE_SLOTS])
+{
+    uint32_t total = 0;
+
+    _Pragma("unroll") for (uint32_t s = 0; s < TILE_SLOTS; s++)
+        total += v[s];
+    return __reduce_add_sync(0xffffffffu, total);
+}
+
 /* rank[s]: how many of v stand before slot s, in the order of elements. */
 KERNEL_FN void tile_rank(const struct tile *t, const uint32_t v[TILE_SLOTS], uint32_t rank[TILE_SLOTS])
 {
@@ -171,6 +181,12 @@ KERNEL_FN bool tile_leads(const struct tile *t)
 KERNEL_FN void count_add(uint64_t *count, uint64_t value)
 {
     atomicAdd((unsigned long long *)count, (unsigned long long)value);
+}
+
+/* How many bits x has without the zeros before its first one; 0 of 0. */
+KERNEL_FN uint32_t bit_width(uint32_t x)
+{
+    return 32 - (uint32_t)__clz((int)x);
 }
 
 KERNEL_FN uint32_t float_bits(float x)
@@ -281,6 +297,12 @@ KERNEL_FN uint32_t tile_count(const uint32_t v[TILE_SLOTS])
     return count;
 }
 
+/* Their sum, of whole numbers: tile_count() is for flags. */
+KERNEL_FN uint32_t tile_total(const uint32_t v[TILE_SLOTS])
+{
+    return tile_count(v);
+}
+
 /* rank[s]: how many of v stand before slot s, in the order of elements. */
 KERNEL_FN void tile_rank(const struct tile *t, const uint32_t v[TILE_SLOTS], uint32_t rank[TILE_SLOTS])
 {
@@ -312,6 +334,12 @@ KERNEL_FN bool tile_leads(const struct tile *t)
 KERNEL_FN void count_add(uint64_t *count, uint64_t value) /* NOLINT(readability-non-const-parameter) */
 {
     __atomic_fetch_add(count, value, __ATOMIC_RELAXED);
+}
+
+/* How many bits x has without the zeros before its first one; 0 of 0. */
+KERNEL_FN uint32_t bit_width(uint32_t x)
+{
+    return x > 0 ? 32 - (uint32_t)__builtin_clz(x) : 0;
 }
 
 KERNEL_FN uint32_t float_bits(float x)
