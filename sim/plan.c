@@ -106,18 +106,37 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
     return refuse(plan, c, fixed_total(plan), err);
 }
 
+/* Entries that are sent of n. */
+static size_t entries_of(const struct method *method, size_t n, double ratio)
+{
+    return method->compressor->room != NULL ? sparse_keep(n, ratio) : n;
+}
+
 size_t plan_message_bytes(const struct config *c, const struct parameters *parameters, double ratio)
 {
     struct method method = workers_method(c);
-    bool sparse = method.compressor->room != NULL;
     size_t bytes = 0;
 
     for (uint32_t i = 0; i < parameters->count; i++) {
         size_t n = parameters->item[parameters->order[i]].n;
-        size_t keep = sparse ? sparse_keep(n, ratio) : n;
+        size_t entries = entries_of(&method, n, ratio);
 
-        bytes += i < parameters->compressed ? message_tensor_bytes(&method, c->encoding, n, keep)
+        bytes += i < parameters->compressed ? message_tensor_bytes(&method, c->encoding, n, entries)
                                             : n * sizeof(float);
     }
     return bytes;
+}
+
+bool plan_message_exact(const struct config *c, const struct parameters *parameters, double ratio)
+{
+    struct method method = workers_method(c);
+    bool exact = true;
+
+    for (uint32_t i = 0; i < parameters->compressed; i++) {
+        size_t n = parameters->item[parameters->order[i]].n;
+        size_t entries = entries_of(&method, n, ratio);
+
+        exact = exact && message_tensor_exact(&method, c->encoding, n, entries);
+    }
+    return exact;
 }

@@ -19,6 +19,7 @@ struct shown {
     size_t elements; /* of all parameters */
     double ratio;    /* of the run's last step */
     size_t message_bytes;
+    bool message_exact;
 };
 
 static const char *const source_names[] = {"default", "regime", "tuned", "with", "flag"};
@@ -32,6 +33,7 @@ static void count_elements(struct shown *s)
         s->elements += t->parameters.item[i].n;
     s->ratio = config_ratio(s->c, s->c->epochs - 1, steps - 1);
     s->message_bytes = plan_message_bytes(s->c, &t->parameters, s->ratio);
+    s->message_exact = plan_message_exact(s->c, &t->parameters, s->ratio);
 }
 
 /* Whether the run could begin here. */
@@ -51,11 +53,6 @@ static bool look(struct shown *s, struct error *missing, struct error *err)
     if (t->parameters.length > 0)
         count_elements(s);
     return ok;
-}
-
-static bool may_have_fillers(const struct shown *s)
-{
-    return s->c->encoding == ENCODING_RUNS16 && s->message_bytes < 4 * s->elements;
 }
 
 /* As a table. */
@@ -130,9 +127,9 @@ static void print_model(FILE *out, const struct shown *s)
 {
     fprintf(out, "%-*s  %zu in %u tensors, %zu bytes\n", KEY_WIDTH, "parameters", s->elements,
             s->train->parameters.count, 4 * s->elements);
-    fprintf(out, "%-*s  %s%zu bytes a worker and step, at ratio %.6g; without compression %zu\n",
-            KEY_WIDTH, "message", may_have_fillers(s) ? "at least " : "", s->message_bytes,
-            s->ratio, 4 * s->elements);
+    fprintf(out, "%-*s  %s%zu bytes a worker and step, at ratio %.6g%s; without compression %zu\n",
+            KEY_WIDTH, "message", s->message_exact ? "" : "about ", s->message_bytes, s->ratio,
+            s->message_exact ? "" : ", entries at random places", 4 * s->elements);
 }
 
 static void print_all(FILE *out, const struct shown *s, bool parts)
@@ -213,7 +210,7 @@ static void put_model(struct tree *object, const struct shown *s)
     tree_put_number(object, "parameters.bytes", 4 * (double)s->elements);
     tree_put_number(object, "message.ratio", s->ratio);
     tree_put_number(object, "message.bytes", (double)s->message_bytes);
-    tree_put_path(object, "message.exact", tree_yes_no(!may_have_fillers(s), NULL));
+    tree_put_path(object, "message.exact", tree_yes_no(s->message_exact, NULL));
 }
 
 static void print_json(FILE *out, const struct shown *s, bool parts)

@@ -229,7 +229,8 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
     bytes.messages = message_bytes_needed(&method, &call, group);
     bytes.slab = slabs * (size_t)group * parameters->length * sizeof(float);
     bytes.scratch =
-        group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE);
+        group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE) +
+        message_weigh_bytes(c->encoding, parameters->compressed, group);
     layout_destroy(&w.compressed);
     free(n);
     return bytes;

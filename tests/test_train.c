@@ -521,10 +521,8 @@ static void a_run_that_does_not_fit_is_refused_in_a_sentence(void **state)
 /* What is counted is what would be sent: the device's count against the packed bytes. */
 static void counted_bytes_are_those_of_the_packed_messages(void **state)
 {
-    static const char *const encodings[] = {"raw", "runs16"};
-
-    for (int e = 0; e < 2; e++) {
-        const char *const flags[] = {"--encoding", encodings[e], NULL};
+    for (int e = 0; e < ENCODINGS; e++) {
+        const char *const flags[] = {"--encoding", encoding_names[e], NULL};
         struct run r = {.workers = 3,
                         .batch = 4,
                         .more = MOMENTUM_SGD ", \"compressor\": \"dgc:ratio=0.03\"",
