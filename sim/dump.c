@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "sim/safetensors.h"
+#include "sim/tree.h"
 #include "sim/weights.h"
 #include "sim/worker.h"
 
@@ -64,6 +65,12 @@ void dump_destroy(struct dump *d)
 char *dump_path(const struct config *c, uint64_t step)
 {
     return format_text("%s/step-%04llu.safetensors", c->dump, (unsigned long long)step);
+}
+
+char *dump_message_path(const struct config *c, uint64_t step, uint32_t worker)
+{
+    return format_text("%s/step-%04llu.worker-%u.message", c->dump, (unsigned long long)step,
+                       worker);
 }
 
 bool dump_folder(const struct config *c, struct error *err)
@@ -187,6 +194,22 @@ void dump_wanted(struct dump *d, const struct workers *w, const struct lane *lan
     }
 }
 
+/* A fault is for dump_holds(). */
+static void write_message(struct dump *d, const struct packet *packet, uint32_t k)
+{
+    char *path = dump_message_path(d->config, d->step.number, k);
+    uint8_t *bytes;
+    size_t size = packet_pack(packet, d->config->encoding, &bytes);
+    FILE *out = fopen(path, "wb");
+    bool ok = out != NULL && fwrite(bytes, 1, size, out) == size;
+
+    ok = (out == NULL || fclose(out) == 0) && ok;
+    if (!ok && !d->failed)
+        d->failed = !fail(&d->fault, "%s: cannot write it: %s", path, strerror(errno));
+    free(bytes);
+    free(path);
+}
+
 void dump_sent(struct dump *d, const struct workers *w, const struct lane *lane)
 {
     const struct call *call = &lane->group.call;
@@ -206,6 +229,7 @@ void dump_sent(struct dump *d, const struct workers *w, const struct lane *lane)
             for (uint32_t e = 0; e < packet.count[t]; e++)
                 to[packet.index != NULL ? packet.index[packet.begin[t] + e] : e] = value[e];
         }
+        write_message(d, &packet, k);
         packet_free(&packet);
         fill_dense(d, w, lane, k, sent);
         add_worker(d, w, "sent", k, true, sent);
@@ -241,10 +265,37 @@ void dump_delivered(struct dump *d, const struct workers *w, const float *sum)
     add_arena(d, w, "delivered", true, mean);
 }
 
+/* What a reader of a message has to know beside it: the tensors that are in it, in their order, and
+ * what stands for a value.  As JSON, a new string. */
+static char *message_note(const struct workers *w)
+{
+    static const char *const kinds[] = {"float", "sign", "level", "half", "bfloat"};
+    const struct compressor *c = w->method.compressor;
+    const struct code_form form = method_form(&w->method);
+    struct tree *note = tree_new(TREE_OBJECT, NULL);
+    struct tree *names = tree_new(TREE_LIST, NULL);
+    char *text;
+
+    for (uint32_t i = 0; i < w->parameters->compressed; i++)
+        tree_add(names, tree_text(w->parameters->item[w->parameters->order[i]].name, NULL));
+    tree_put(note, "tensors", names);
+    tree_put(note, "counted", tree_yes_no(c->counted, NULL));
+    tree_put(note, "agreed", tree_yes_no(c->agreed, NULL));
+    tree_put_text(note, "values", kinds[form.kind]);
+    tree_put_number(note, "bits", form.bits);
+    tree_put_number(note, "levels", form.levels);
+    tree_put(note, "scaled", tree_yes_no(form.scaled, NULL));
+    tree_put_number(note, "bucket", form.bucket * TILE);
+    text = tree_print(note);
+    tree_free(note);
+    return text;
+}
+
 void dump_end(struct dump *d, const struct workers *w, const float *momentum)
 {
     enum { TEXTS = 7 };
     char text[TEXTS][32];
+    char *message;
     char *path;
 
     if (!dump_active(d))
@@ -258,18 +309,20 @@ void dump_end(struct dump *d, const struct workers *w, const float *momentum)
     snprintf(text[4], sizeof(text[4]), "%.9g", (double)d->step.momentum);
     snprintf(text[5], sizeof(text[5]), "%u", d->step.nesterov);
     snprintf(text[6], sizeof(text[6]), "%.9g", (double)d->step.weight_decay);
+    message = message_note(w);
     struct safetensors_note notes[] = {
         {"key", d->config->key},   {"regime", d->config->effective},
         {"step", text[0]},         {"epoch", text[1]},
         {"ratio", text[2]},        {"lr", text[3]},
         {"momentum", text[4]},     {"nesterov", text[5]},
-        {"weight_decay", text[6]},
+        {"weight_decay", text[6]}, {"message", message},
     };
     path = dump_path(d->config, d->step.number);
     if (!d->failed &&
         !safetensors_write(path, d->tensor, d->tensors, notes, ARRAY_LENGTH(notes), &d->fault))
         d->failed = true;
     free(path);
+    free(message);
     forget_step(d);
 }
 

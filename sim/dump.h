@@ -13,7 +13,9 @@
  *     STATE.k.NAME      its memory after the step: residual, velocity, momentum
  *     optimizer.NAME    the optimizer's momentum after the step
  *
- * and as metadata the regime and what holds in the step.  tests/golden/check_dump.py reads it.
+ * and as metadata the regime and what holds in the step.  Beside it stands, of every worker, its
+ * message: the very bytes, in the encoding in use (sim/WIRE.md), of the tensors that are compressed.
+ * tests/golden/check_dump.py reads both.
  *
  * Every function does nothing if d is NULL, or in a step that is not to be written; in one that is,
  * it waits for the device.
@@ -36,8 +38,9 @@ void dump_destroy(struct dump *d);
 /* Makes the folder, if need be, and tries to write there. */
 bool dump_folder(const struct config *c, struct error *err);
 
-/* The file of a step, a new string. */
+/* The file of a step and of a message, new strings. */
 char *dump_path(const struct config *c, uint64_t step);
+char *dump_message_path(const struct config *c, uint64_t step, uint32_t worker);
 
 /* Whether the step that began is to be written, so that it must run launch by launch. */
 bool dump_active(const struct dump *d);

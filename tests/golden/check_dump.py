@@ -18,6 +18,8 @@ import sys
 
 import numpy as np
 
+from read_message import Wrong, read_message
+
 F = np.float32
 
 
@@ -41,6 +43,7 @@ class Step:
 
     def __init__(self, path, before):
         self.name = os.path.basename(path)
+        self.path = path
         self.meta, self.array = read(path)
         self.regime = json.loads(self.meta["regime"])
         self.before = before  # the step before, or None
@@ -140,6 +143,8 @@ def check_worker(s, k, name):
     if s.regime["compressor"]["name"] != "none":
         mask = select(wanted, float(s.meta["ratio"]))
     sent = np.where(mask, wanted, F(0))
+    if "quantiser" in s.regime["compressor"]:
+        sent = np.where(mask, s.get("sent", k, name), F(0))
     s.check(f"wanted.{k}.{name}", s.get("wanted", k, name), wanted)
     s.check(f"sent.{k}.{name}", s.get("sent", k, name), sent)
     for what, state in memory.items():
@@ -149,6 +154,25 @@ def check_worker(s, k, name):
             state = np.where(mask, F(0), state)
         s.check(f"{what}.{k}.{name}", s.get(what, k, name), state)
     return sent
+
+
+def check_message(s, k):
+    """The bytes, by sim/WIRE.md."""
+    sizes = {n: s.get("params", n).size for n in s.tensors}
+    with open(s.path[: -len("safetensors")] + f"worker-{k}.message", "rb") as file:
+        data = file.read()
+    try:
+        said = read_message(data, s.meta, sizes)
+    except Wrong as reason:
+        print(f"{s.name}: message {k}: {reason}")
+        s.wrong += 1
+        return
+    for name, (indices, values) in said.items():
+        sent = s.get("sent", k, name)
+        got = np.zeros(sent.size, dtype=F)
+        if indices is not None:
+            got[indices] = values
+            s.check(f"message {k}: {name}", got.reshape(sent.shape), sent)
 
 
 def check_update(s, following):
@@ -178,6 +202,7 @@ def check_update(s, following):
 def check_step(s, following):
     for k in s.workers:
         check_scale(s, k)
+        check_message(s, k)
     for name in s.tensors:
         total = np.zeros_like(s.get("params", name))
         for k in s.workers:
