@@ -43,7 +43,20 @@ enum clip_mode { CLIP_NONE, CLIP_LOCAL, CLIP_LOCAL_SQRT_K, CLIP_GLOBAL, CLIP_REF
 
 enum decay_at { DECAY_AGGREGATE, DECAY_LOCAL };
 enum sharding { SHARD_COLUMNS, SHARD_SEGMENTS };
-enum encoding { ENCODING_RAW, ENCODING_RUNS16 };
+
+/* Of indices, by the numbers that messages name them with: sim/WIRE.md. */
+enum encoding {
+    ENCODING_RAW,
+    ENCODING_RUNS16,
+    ENCODING_BITMAP,
+    ENCODING_VARINT,
+    ENCODING_GAMMA,
+    ENCODING_DELTA,
+    ENCODING_RICE,
+    ENCODING_BEST,
+    ENCODINGS
+};
+extern const char *const encoding_names[]; /* ends with NULL */
 
 /* What said a key: see config_told.h. */
 enum config_source { SOURCE_DEFAULT, SOURCE_REGIME, SOURCE_TUNED, SOURCE_WITH, SOURCE_FLAG };

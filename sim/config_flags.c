@@ -74,7 +74,8 @@ static const struct flag flags_table[] = {
     {"dense-every", OF_METHOD, A_NUMBER, "dense_every", "N",
      "every N-th step sends all entries; 0: none"},
     {"compress-all", OF_METHOD, NOTHING, "compress_all", NULL, "tensors of one dimension too"},
-    {"encoding", OF_METHOD, A_TEXT, "encoding", "NAME", "raw or runs16"},
+    {"encoding", OF_METHOD, A_TEXT, "encoding", "NAME",
+     "raw, runs16, bitmap, varint, gamma, delta, rice or best"},
 
     {"device", OF_RUN, A_TEXT, "device", "NAME", "auto, cpu or cuda[:N]"},
     {"threads", OF_RUN, A_NUMBER, "threads", "N", "of the CPU; 0: all"},

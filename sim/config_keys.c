@@ -443,7 +443,8 @@ static struct tree *write_evaluate(const struct config *c)
 }
 
 static const char *const decays[] = {"aggregate", "local", NULL};
-static const char *const encodings[] = {"raw", "runs16", NULL};
+const char *const encoding_names[] = {"raw",   "runs16", "bitmap", "varint", "gamma",
+                                      "delta", "rice",   "best",   NULL};
 
 /* What weights a run begins with, if they are not drawn: told by what the file holds. */
 static bool read_init(struct config *c, const struct tree *node, const char *path,
@@ -486,7 +487,7 @@ static const struct key regime_keys[] = {
     {"warmup", KEY_OWN, .read = read_warmup, .write = write_warmup},
     {"dense_every", KEY_WHOLE, offsetof(struct config, dense_every), .high = 1e9},
     {"compress_all", KEY_YES_NO, offsetof(struct config, compress_all), .high = 1},
-    {"encoding", KEY_WORD, offsetof(struct config, encoding), .words = encodings},
+    {"encoding", KEY_WORD, offsetof(struct config, encoding), .words = encoding_names},
     {"init", KEY_OWN, .read = read_init, .write = write_init},
 };
 static const struct section regime_section = {COUNT_OF(regime_keys), NULL};

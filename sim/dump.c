@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "sim/safetensors.h"
+#include "sim/tree.h"
 #include "sim/weights.h"
 #include "sim/worker.h"
 
@@ -65,6 +66,12 @@ void dump_destroy(struct dump *d)
 char *dump_path(const struct config *c, uint64_t step)
 {
     return format_text("%s/step-%04llu.safetensors", c->dump, (unsigned long long)step);
+}
+
+char *dump_message_path(const struct config *c, uint64_t step, uint32_t worker)
+{
+    return format_text("%s/step-%04llu.worker-%u.message", c->dump, (unsigned long long)step,
+                       worker);
 }
 
 bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err)
@@ -225,6 +232,22 @@ void dump_wanted(struct dump *d, const struct workers *w, const struct lane *lan
     }
 }
 
+/* A fault is for dump_holds(). */
+static void write_message(struct dump *d, const struct packet *packet, uint32_t k)
+{
+    char *path = dump_message_path(d->config, d->step.number, k);
+    uint8_t *bytes;
+    size_t size = packet_pack(packet, d->config->encoding, &bytes);
+    FILE *out = fopen(path, "wb");
+    bool ok = out != NULL && fwrite(bytes, 1, size, out) == size;
+
+    ok = (out == NULL || fclose(out) == 0) && ok;
+    if (!ok && !d->failed)
+        d->failed = !fail(&d->fault, "%s: cannot write it: %s", path, strerror(errno));
+    free(bytes);
+    free(path);
+}
+
 /* What a message says of the compressed tensors: entries, with zeros where there is none, or values
  * that are no entries. */
 static void add_packet(struct dump *d, const struct workers *w, const char *prefix,
@@ -259,6 +282,7 @@ static void add_rounds(struct dump *d, const struct workers *w, const struct lan
     prefix = format_text("sent.%u", lane->group.call.first + i);
     packet_download(&packet, &lane->message, &w->compressed, i);
     add_packet(d, w, prefix, &packet);
+    write_message(d, &packet, lane->group.call.first + i);
     packet_free(&packet);
     free(prefix);
 }
@@ -307,10 +331,37 @@ void dump_delivered(struct dump *d, const struct workers *w, const float *sum)
     add_arena(d, w, "delivered", ALL, mean);
 }
 
+/* What a reader of a message has to know beside it: the tensors that are in it, in their order, and
+ * what stands for a value.  As JSON, a new string. */
+static char *message_note(const struct workers *w)
+{
+    static const char *const kinds[] = {"float", "sign", "level", "half", "bfloat"};
+    const struct compressor *c = w->method.compressor;
+    const struct code_form form = method_form(&w->method);
+    struct tree *note = tree_new(TREE_OBJECT, NULL);
+    struct tree *names = tree_new(TREE_LIST, NULL);
+    char *text;
+
+    for (uint32_t i = 0; i < w->parameters->compressed; i++)
+        tree_add(names, tree_text(w->parameters->item[w->parameters->order[i]].name, NULL));
+    tree_put(note, "tensors", names);
+    tree_put(note, "counted", tree_yes_no(method_counted(&w->method), NULL));
+    tree_put(note, "agreed", tree_yes_no(c->agreed, NULL));
+    tree_put_text(note, "values", kinds[form.kind]);
+    tree_put_number(note, "bits", form.bits);
+    tree_put_number(note, "levels", form.levels);
+    tree_put(note, "scaled", tree_yes_no(form.scaled, NULL));
+    tree_put_number(note, "bucket", form.bucket * TILE);
+    text = tree_print(note);
+    tree_free(note);
+    return text;
+}
+
 void dump_end(struct dump *d, const struct workers *w, const float *momentum)
 {
     enum { TEXTS = 8 };
     char text[TEXTS][32];
+    char *message;
     char *path;
 
     if (!dump_active(d))
@@ -325,18 +376,21 @@ void dump_end(struct dump *d, const struct workers *w, const float *momentum)
     snprintf(text[5], sizeof(text[5]), "%u", d->step.nesterov);
     snprintf(text[6], sizeof(text[6]), "%.9g", (double)d->step.weight_decay);
     snprintf(text[7], sizeof(text[7]), "%.9g", (double)d->step.lr_change);
+    message = message_note(w);
     struct safetensors_note notes[] = {
         {"key", d->config->key},   {"regime", d->config->effective},
         {"step", text[0]},         {"epoch", text[1]},
         {"ratio", text[2]},        {"lr", text[3]},
         {"momentum", text[4]},     {"nesterov", text[5]},
         {"weight_decay", text[6]}, {"lr_change", text[7]},
+        {"message", message},
     };
     path = dump_path(d->config, d->step.number);
     if (!d->failed &&
         !safetensors_write(path, d->tensor, d->tensors, notes, ARRAY_LENGTH(notes), &d->fault))
         d->failed = true;
     free(path);
+    free(message);
     forget_step(d);
 }
 

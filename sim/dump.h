@@ -22,7 +22,9 @@
  * the memory.  clt-k's leader is worker (step modulo K).
  *
  * Tensors stand in the order in which random draws number them, compressed ones first.  Metadata are
- * the regime and what holds in the step.  tests/golden/check_dump.py reads all of it.
+ * the regime and what holds in the step.  Beside the file stands, of every worker, its message: the
+ * very bytes of the last round, in the encoding in use (sim/WIRE.md), of the tensors that are
+ * compressed.  tests/golden/check_dump.py reads all of it.
  *
  * Every function does nothing if d is NULL, or in a step that is not to be written; in one that is,
  * it waits for the device.
@@ -45,8 +47,9 @@ void dump_destroy(struct dump *d);
 /* Makes the folder, if need be, and tries whether a step of a model of so many bytes has room. */
 bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err);
 
-/* The file of a step, a new string. */
+/* The file of a step and of a message, new strings. */
 char *dump_path(const struct config *c, uint64_t step);
+char *dump_message_path(const struct config *c, uint64_t step, uint32_t worker);
 
 /* Whether the step that began is to be written, so that it must run launch by launch. */
 bool dump_active(const struct dump *d);

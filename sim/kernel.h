@@ -135,6 +135,16 @@ KERNEL_FN uint32_t tile_count(const uint32_t v[TILE_SLOTS])
     return count;
 }
 
+/* Their sum, of whole numbers: tile_count() is for flags. */
+KERNEL_FN uint32_t tile_total(const uint32_t v[TILE_SLOTS])
+{
+    uint32_t total = 0;
+
+    _Pragma("unroll") for (uint32_t s = 0; s < TILE_SLOTS; s++)
+        total += v[s];
+    return __reduce_add_sync(0xffffffffu, total);
+}
+
 /* rank[s]: how many of v stand before slot s, in the order of elements. */
 KERNEL_FN void tile_rank(const struct tile *t, const uint32_t v[TILE_SLOTS], uint32_t rank[TILE_SLOTS])
 {
@@ -178,6 +188,12 @@ KERNEL_FN void max_raise(uint32_t *max, uint32_t value)
 {
     if (*(volatile uint32_t *)max < value)
         atomicMax(max, value);
+}
+
+/* How many bits x has without the zeros before its first one; 0 of 0. */
+KERNEL_FN uint32_t bit_width(uint32_t x)
+{
+    return 32 - (uint32_t)__clz((int)x);
 }
 
 KERNEL_FN uint32_t float_bits(float x)
@@ -288,6 +304,12 @@ KERNEL_FN uint32_t tile_count(const uint32_t v[TILE_SLOTS])
     return count;
 }
 
+/* Their sum, of whole numbers: tile_count() is for flags. */
+KERNEL_FN uint32_t tile_total(const uint32_t v[TILE_SLOTS])
+{
+    return tile_count(v);
+}
+
 /* rank[s]: how many of v stand before slot s, in the order of elements. */
 KERNEL_FN void tile_rank(const struct tile *t, const uint32_t v[TILE_SLOTS], uint32_t rank[TILE_SLOTS])
 {
@@ -329,6 +351,12 @@ KERNEL_FN void max_raise(uint32_t *max, uint32_t value)
     while (old < value && !__atomic_compare_exchange_n(max, &old, value, true, __ATOMIC_RELAXED,
                                                        __ATOMIC_RELAXED))
         continue;
+}
+
+/* How many bits x has without the zeros before its first one; 0 of 0. */
+KERNEL_FN uint32_t bit_width(uint32_t x)
+{
+    return x > 0 ? 32 - (uint32_t)__builtin_clz(x) : 0;
 }
 
 KERNEL_FN uint32_t float_bits(float x)

@@ -133,19 +133,29 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
     return refuse(plan, c, fixed_total(plan), err);
 }
 
+/* Entries of one tensor that are sent; where the data say how many, the least: none. */
+static size_t entries_of(const struct method *method, const struct call *call, uint32_t tensor)
+{
+    const struct compressor *compressor = method->compressor;
+
+    if (method_counted(method))
+        return 0;
+    return compressor->room != NULL ? compressor->room(call, tensor) : call->layout->n[tensor];
+}
+
 /* Of one compressed tensor, in all rounds. */
 static size_t tensor_bytes(const struct config *c, const struct method *method,
                            const struct call *call, uint32_t tensor)
 {
     const struct compressor *compressor = method->compressor;
     size_t n = call->layout->n[tensor];
-    size_t keep = compressor->room != NULL ? compressor->room(call, tensor) : n;
+    size_t keep = entries_of(method, call, tensor);
     size_t bytes;
 
     if (compressor->no_indices)
         return (compressor->room(call, tensor) + compressor->first.room(call, tensor)) *
                sizeof(float);
-    bytes = message_tensor_bytes(method, c->encoding, n, method_counted(method) ? 0 : keep);
+    bytes = message_tensor_bytes(method, c->encoding, n, keep);
     if (compressor->first.indices && keep < n) /* one worker of all sends them */
         bytes += keep * sizeof(uint32_t) / c->workers;
     return bytes;
@@ -165,4 +175,19 @@ size_t plan_message_bytes(const struct config *c, const struct parameters *param
                      : parameters->item[parameters->order[i]].n * sizeof(float);
     layout_destroy(&compressed);
     return bytes;
+}
+
+bool plan_message_exact(const struct config *c, const struct parameters *parameters, double ratio)
+{
+    struct method method = workers_method(c);
+    struct layout compressed;
+    struct call call = {.layout = &compressed, .settings = method.settings, .ratio_most = ratio};
+    bool exact = true;
+
+    workers_describe(&compressed, parameters);
+    for (uint32_t i = 0; i < compressed.count && !method.compressor->no_indices; i++)
+        exact = exact && message_tensor_exact(&method, c->encoding, compressed.n[i],
+                                              entries_of(&method, &call, i));
+    layout_destroy(&compressed);
+    return exact;
 }

@@ -19,6 +19,7 @@ struct shown {
     size_t elements; /* of all parameters */
     double ratio;    /* of the run's last step */
     size_t message_bytes;
+    bool message_exact;
 };
 
 static const char *const source_names[] = {"default", "regime", "tuned", "with", "flag"};
@@ -32,6 +33,7 @@ static void count_elements(struct shown *s)
         s->elements += t->parameters.item[i].n;
     s->ratio = config_ratio(s->c, s->c->epochs - 1, steps - 1);
     s->message_bytes = plan_message_bytes(s->c, &t->parameters, s->ratio);
+    s->message_exact = plan_message_exact(s->c, &t->parameters, s->ratio);
 }
 
 /* Whether the run could begin here. */
@@ -59,17 +61,6 @@ static bool is_counted(const struct shown *s)
     struct method method = workers_method(s->c);
 
     return method_counted(&method);
-}
-
-static bool may_have_fillers(const struct shown *s)
-{
-    return s->c->encoding == ENCODING_RUNS16 && s->message_bytes < 4 * s->elements;
-}
-
-/* Whether a message may be larger than told. */
-static bool is_least(const struct shown *s)
-{
-    return is_counted(s) || may_have_fillers(s);
 }
 
 /* As a table. */
@@ -134,13 +125,19 @@ static void print_text(FILE *out, const struct text *text)
 
 static void print_model(FILE *out, const struct shown *s)
 {
-    char *when = is_counted(s) ? format_text("%s", "the data say how many")
-                               : format_text("at ratio %.6g", s->ratio);
+    bool counted = is_counted(s);
+    char *when = counted ? format_text("%s", "the data say how many")
+                         : format_text("at ratio %.6g", s->ratio);
 
     fprintf(out, "%-*s  %zu in %u tensors, %zu bytes\n", KEY_WIDTH, "parameters", s->elements,
             s->train->parameters.count, 4 * s->elements);
-    fprintf(out, "%-*s  %s%zu bytes a worker and step, %s; without compression %zu\n", KEY_WIDTH,
-            "message", is_least(s) ? "at least " : "", s->message_bytes, when, 4 * s->elements);
+    fprintf(out, "%-*s  %s%zu bytes a worker and step, %s%s; without compression %zu\n", KEY_WIDTH,
+            "message",
+            counted            ? "at least "
+            : s->message_exact ? ""
+                               : "about ",
+            s->message_bytes, when, counted || s->message_exact ? "" : ", entries at random places",
+            4 * s->elements);
     free(when);
 }
 
@@ -222,7 +219,7 @@ static void put_model(struct tree *object, const struct shown *s)
     tree_put_number(object, "parameters.bytes", 4 * (double)s->elements);
     tree_put_number(object, "message.ratio", s->ratio);
     tree_put_number(object, "message.bytes", (double)s->message_bytes);
-    tree_put_path(object, "message.exact", tree_yes_no(!is_least(s), NULL));
+    tree_put_path(object, "message.exact", tree_yes_no(s->message_exact, NULL));
 }
 
 static void print_json(FILE *out, const struct shown *s, bool parts)

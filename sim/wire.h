@@ -3,21 +3,28 @@
  *
  * A message is what a group of workers sends in a round: for every sender and tensor a count of
  * entries, and parts (indices, values) with room for the most there can be.  Its bytes are counted
- * on the device from the encoding in use; message_pack() turns one sender's message into exactly
- * so many bytes on the host, and message_unpack() back, so that a byte is counted only if it could
+ * on the device from the encoding in use; packet_pack() turns one sender's message into exactly
+ * so many bytes on the host, and packet_unpack() back, so that a byte is counted only if it could
  * be sent.
  *
- * The format, tensor after tensor, little-endian:
+ * An encoding is how indices are written; values are 32-bit floats or, of a quantiser, codes
+ * (compressors/codes.h).  sim/WIRE.md has the format, to the bit.  Of k entries of n:
  *
- *     raw      n values if all of a tensor's n entries are sent (a receiver knows k from the
- *              schedule); else k 32-bit indices, rising, then k values
- *     runs16   the same for a whole tensor; else for every entry 16 bits, the zeros before it, and
- *              its 32-bit value; where more than 65,535 zeros stand before it, fillers of run
- *              65535 and value 0 come first (DGC, section 3: 48 bits an entry)
+ *     raw      k 32-bit numbers
+ *     runs16   for every entry 16 bits, the zeros before it, beside its value; where more than
+ *              65,535 stand before it, fillers of run 65535 and value 0 come first (DGC, section 3:
+ *              48 bits an entry).  Of floats alone
+ *     bitmap   n bits
+ *     varint   the zeros before each entry, in bytes of 7 bits
+ *     gamma    the gap, which is the zeros + 1, in Elias's gamma code
+ *     delta    the same in his delta code
+ *     rice     the zeros in the code of Golomb and Rice, with the parameter that is best for the
+ *              tensor
+ *     best     of these the one of the fewest bytes, tensor by tensor, and a byte that tells which
  *
- * Where the data say how many entries there are, a 32-bit count comes first; where all workers know
- * the indices, those are not sent.  Values are 32-bit floats; or, of a quantiser (compressors/codes.h), its 32-bit scalars, then the
- * codes, the first in the lowest bits of the first byte, padded with zeros to a byte.
+ * Where all of a tensor's entries are sent (a receiver knows k from the schedule) or all workers
+ * know the indices, those are not sent.  Where the data say how many entries there are, a 32-bit
+ * count comes first.
  */
 #ifndef SIM_WIRE_H
 #define SIM_WIRE_H
@@ -45,10 +52,12 @@ struct message {
 /* The values are the floats in the message's own room. */
 void message_floats(struct message *m);
 
-/* Bytes of a tensor's message of so many entries of n.  The least there can be: with runs16 there
- * may be fillers, which depend on what is sent. */
+/* Bytes of a tensor's message of so many entries of n; if not exact, then those to be expected of
+ * entries at random places, for where they are decides. */
 size_t message_tensor_bytes(const struct method *method, enum encoding encoding, size_t n,
                             size_t entries);
+bool message_tensor_exact(const struct method *method, enum encoding encoding, size_t n,
+                          size_t entries);
 
 /* Room for the messages of up to `workers` senders. */
 void message_create(struct message *m, const struct method *method, const struct call *call,
@@ -66,6 +75,9 @@ struct traffic {
  * NULL). */
 void message_weigh(const struct message *m, const struct layout *layout, enum encoding encoding,
                    struct traffic *total, uint64_t *each);
+
+/* The scratch that it takes at most. */
+size_t message_weigh_bytes(enum encoding encoding, uint32_t tensors, uint32_t senders);
 
 /* That of all tensors, on the host. */
 struct traffic traffic_sum(const struct traffic *traffic, uint32_t tensors);
@@ -89,6 +101,9 @@ struct packet {
 void packet_download(struct packet *p, const struct message *m, const struct layout *layout,
                      uint32_t sender);
 void packet_free(struct packet *p);
+
+/* Fills a tensor's values with what its codes stand for. */
+void packet_decode(struct packet *p, uint32_t tensor);
 
 /* The bytes of p in an encoding, in a new buffer; their number. */
 size_t packet_pack(const struct packet *p, enum encoding encoding, uint8_t **bytes);

@@ -323,7 +323,8 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
         message_bytes_needed(&method, &call, group) + rounds_bytes_needed(&method, &call, group);
     bytes.slab = slabs * (size_t)group * parameters->length * sizeof(float);
     bytes.scratch =
-        group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE);
+        group * SCRATCH_OF_A_TILE * (parameters->length / TILE + (size_t)parameters->count * TILE) +
+        message_weigh_bytes(c->encoding, parameters->compressed, group);
     if (method.compressor->scratch != NULL)
         bytes.scratch += method.compressor->scratch(&call);
     layout_destroy(&w.compressed);

@@ -86,6 +86,7 @@ check() { # check NAME ARGUMENT...
     fact "the streams" is "$(sql "$db" 'select streams from runs')" '$.streams'
 }
 check none
+check bits --compressor topk:ratio=0.05 --encoding bitmap
 check topk --compressor topk:ratio=0.05 --epochs 2
 check all --compressor topk:ratio=0.05 --compress-all --encoding runs16 --workers 3 --batch 2
 check dgc --compressor dgc --warmup 0.5,0.25 --warmup-steps 3 --ratio 0.02
@@ -95,6 +96,20 @@ check slice --compressor slice+fp16 --ratio 0.05
 check segments --sharding segments
 check groups --group 1
 says 0 'message +at least [0-9]+ bytes a worker and step, the data say how many;' - show tiny.json --compressor adacomp
+
+# Where places decide, it is about as told.
+for encoding in varint gamma delta rice best; do
+    says 0 '^message +about [0-9]+ bytes a worker and step, at ratio 0.1, entries at random places;' - \
+        show tiny.json --compressor topk:ratio=0.1 --encoding $encoding
+    gradpress show tiny.json --compressor topk:ratio=0.1 --encoding $encoding --json
+    fact "JSON says so too" is 0 '$.message.exact'
+    told=$(json '$.message.bytes')
+    gradpress train tiny.json --compressor topk:ratio=0.1 --encoding $encoding --db $encoding.db --quiet
+    sent=$(sql $encoding.db 'select cast(bytes_up_step as integer) from epochs')
+    fact "$encoding: $told were told, $sent sent" test $((100 * sent / told)) -ge 95 -a $((100 * sent / told)) -le 105
+done
+says 0 '^message +[0-9]+ bytes' - show tiny.json --compressor topk:ratio=1 --encoding rice
+says 0 '^message +[0-9]+ bytes' - show tiny.json --compressor fp16 --encoding best
 gradpress show tiny.json --json --memory
 fact "the parts are the whole" test "$(sqlite3 :memory: "select json_extract(j, '\$.memory.bytes') = json_extract(j, '\$.memory.parameters') +
     json_extract(j, '\$.memory.workers') + json_extract(j, '\$.memory.evaluation') + json_extract(j, '\$.memory.data') +

@@ -349,6 +349,14 @@ static void a_quantiser_is_checked(void **state)
            "behind gtopk, whose values stay floats");
     refuse("a.json --compressor fp16 --encoding runs16",
            "--encoding runs16: not an encoding for the codes of fp16: runs16 has 32-bit values");
+    for (int e = 0; encoding_names[e] != NULL; e++) {
+        char *flags = format_text("a.json --compressor topk%s --encoding %s",
+                                  e == ENCODING_RUNS16 ? "" : "+fp16", encoding_names[e]);
+
+        accept(flags);
+        assert_int_equal(c.encoding, e);
+        free(flags);
+    }
 }
 
 static void the_table_goes_by_the_quantiser_too(void **state)
@@ -529,7 +537,8 @@ static void unknown_names_are_refused_with_the_nearest(void **state)
     refuse_regime(REGIME("\"lr_rule\":\"aneal\""),
                   "a.json: lr_rule: no such rule 'aneal'; did you mean 'anneal'?");
     refuse_regime(REGIME("\"encoding\":\"rwa\""),
-                  "a.json: encoding: \"rwa\" is not one of raw, runs16");
+                  "a.json: encoding: \"rwa\" is not one of raw, runs16, bitmap, varint, gamma, "
+                  "delta, rice, best");
 }
 
 static void wrong_values_are_refused(void **state)

@@ -144,12 +144,13 @@ static void a_tile_is_summed_by_lanes_and_halves(void **state)
     assert_true(other > 50 && "these values tell orders apart");
 }
 
-static void a_tile_counts_ranks_and_has_a_largest(void **state)
+static void a_tile_counts_ranks_adds_and_has_a_largest(void **state)
 {
     struct tile t = {0};
     uint32_t flag[TILE], rank[TILE], size[TILE];
     uint32_t before = 0;
     uint32_t max = 0;
+    uint32_t total = 0;
 
     for (uint32_t i = 0; i < TILE; i++) {
         struct rng_block draw = rng_block(5, RNG_TEST, i, 0, 0, 0);
@@ -157,6 +158,7 @@ static void a_tile_counts_ranks_and_has_a_largest(void **state)
         flag[i] = draw.word[0] % 3 == 0;
         size[i] = draw.word[1];
         max = size[i] > max ? size[i] : max;
+        total += size[i];
     }
     tile_rank(&t, flag, rank);
     for (uint32_t i = 0; i < TILE; i++) {
@@ -165,6 +167,16 @@ static void a_tile_counts_ranks_and_has_a_largest(void **state)
     }
     assert_int_equal(tile_count(flag), before);
     assert_int_equal(tile_max(size), max);
+    assert_int_equal(tile_total(size), total);
+}
+
+static void a_number_is_so_many_bits_wide(void **state)
+{
+    assert_int_equal(bit_width(0), 0);
+    for (uint32_t b = 0; b < 32; b++) {
+        assert_int_equal(bit_width(1u << b), b + 1);
+        assert_int_equal(bit_width((1u << b) | ((1u << b) - 1)), b + 1);
+    }
 }
 
 static void sizes_of_floats_order_as_integers(void **state)
@@ -593,7 +605,8 @@ static int run_once(void)
         cmocka_unit_test(streams_of_one_seed_differ),
         cmocka_unit_test(uniform_numbers_are_0_to_just_below_1),
         cmocka_unit_test(a_tile_is_summed_by_lanes_and_halves),
-        cmocka_unit_test(a_tile_counts_ranks_and_has_a_largest),
+        cmocka_unit_test(a_tile_counts_ranks_adds_and_has_a_largest),
+        cmocka_unit_test(a_number_is_so_many_bits_wide),
         cmocka_unit_test(sizes_of_floats_order_as_integers),
         cmocka_unit_test(a_layout_is_as_it_was_described),
         cmocka_unit_test(tiles_know_their_places),

@@ -600,6 +600,36 @@ static void check_scales(const struct safetensors *s, const struct parameters *p
     }
 }
 
+/* The bytes say what the step's file says was sent.  Counts are the same in every step. */
+static void check_message(struct train *t, const struct safetensors *s, unsigned step, uint32_t k)
+{
+    const struct parameters *parameters = &t->parameters;
+    char *file = dump_message_path(t->config, step, k);
+    uint8_t bytes[1 << 14];
+    FILE *in = fopen(file, "rb");
+    struct packet p;
+    size_t size;
+
+    assert_non_null(in);
+    size = fread(bytes, 1, sizeof(bytes), in);
+    assert_int_equal(fclose(in), 0);
+    packet_download(&p, &t->workers.lane[0].message, &t->workers.compressed, 0);
+    assert_true(packet_unpack(&p, t->config->encoding, bytes, size, &err));
+    for (uint32_t i = 0; i < p.tensors; i++) {
+        float *said = allocate(p.n[i], sizeof(*said));
+        float *sent = get(s, "sent", (int)k, parameters->item[parameters->order[i]].name);
+
+        for (size_t e = p.begin[i]; e < p.begin[i] + p.count[i]; e++)
+            said[p.index[e]] = p.value[e];
+        assert_memory_equal(said, sent, p.n[i] * sizeof(*said));
+        free(said);
+        free(sent);
+    }
+    packet_free(&p);
+    assert_int_equal(unlink(file), 0);
+    free(file);
+}
+
 static void check_dump(struct train *t, bool dgc, unsigned steps)
 {
     struct safetensors s, last = {0};
@@ -609,6 +639,8 @@ static void check_dump(struct train *t, bool dgc, unsigned steps)
 
         assert_true(safetensors_open(&s, file, &err));
         check_scales(&s, &t->parameters);
+        for (uint32_t k = 0; k < WORKERS; k++)
+            check_message(t, &s, step, k);
         for (uint32_t i = 0; i < t->parameters.count; i++) {
             const struct parameter *p = &t->parameters.item[i];
 
@@ -629,9 +661,10 @@ static float *dumped(const char *device, bool dgc, const char *group, const char
                      size_t *length)
 {
     char *regime = format_text("{" GOLDEN "\"workers\": 3, \"batch\": 2, \"compressor\": \"%s\","
+                               "\"encoding\": \"%s\","
                                "\"clip\": {\"norm\": 0.4, \"mode\": \"local-sqrt-k\"},"
                                "\"schedule\": {\"0\": {\"lr\": 0.5, \"momentum\": 0.9}}}",
-                               dgc ? "dgc:ratio=0.1" : "topk:ratio=0.1");
+                               dgc ? "dgc:ratio=0.1" : "topk:ratio=0.1", dgc ? "best" : "varint");
     const char *all[] = {"--group", group, flags[0], flags[1], NULL};
     struct config *c = harness_config(regime, all);
     struct golden g;

@@ -43,6 +43,15 @@ static struct packet one_tensor(const size_t *n, uint32_t count, const uint32_t 
     return p;
 }
 
+/* Room for what p says, as a receiver has it. */
+static struct packet room_for(const struct packet *p)
+{
+    struct packet q = packet_of(p->tensors, p->n, p->count);
+
+    q.counted = p->counted;
+    return q;
+}
+
 static size_t packed_size(const struct packet *p, enum encoding encoding)
 {
     uint8_t *bytes;
@@ -52,11 +61,11 @@ static size_t packed_size(const struct packet *p, enum encoding encoding)
     return size;
 }
 
-/* There and back in both encodings. */
+/* There and back in every encoding. */
 static void require_round_trip(const struct packet *p)
 {
-    for (int encoding = ENCODING_RAW; encoding <= ENCODING_RUNS16; encoding++) {
-        struct packet q = packet_of(p->tensors, p->n, p->count);
+    for (int encoding = 0; encoding < ENCODINGS; encoding++) {
+        struct packet q = room_for(p);
         uint8_t *bytes;
         size_t size = packet_pack(p, encoding, &bytes);
         struct error err;
@@ -86,12 +95,27 @@ static void kept_entries_are_rounded_down_in_double(void **state)
     assert_int_equal(sparse_keep(1234567, 1), 1234567);
 }
 
+/* A tensor of which the entries 3 and 9 of 10 go, then a whole one. */
 static void the_format_is_as_told(void **state)
 {
     const size_t n[] = {10, 2};
     const uint32_t count[] = {2, 2};
-    const uint8_t raw[] = {3, 0, 0,    0,    9, 0, 0, 0,    0, 0, 0x80, 0x3f,
-                           0, 0, 0x20, 0xc0, 0, 0, 0, 0x40, 0, 0, 0x40, 0x40};
+    const uint8_t values[] = {0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc0};
+    const uint8_t whole[] = {0, 0, 0, 0x40, 0, 0, 0x40, 0x40};
+    /* Zeros before them: 3 and 5, gaps: 4 and 6. */
+    const struct {
+        enum encoding encoding;
+        uint8_t index[8];
+        size_t bytes;
+    } told[] = {
+        {ENCODING_RAW, {3, 0, 0, 0, 9, 0, 0, 0}, 8},
+        {ENCODING_BITMAP, {0x08, 0x02}, 2},
+        {ENCODING_VARINT, {3, 5}, 2},
+        {ENCODING_GAMMA, {0x84, 0x02}, 2}, /* 00100 00101 */
+        {ENCODING_DELTA, {0xc6, 0x02}, 2}, /* 01100 01101 */
+        {ENCODING_RICE, {1, 0x66}, 2},     /* 011 0011: 7 bits, as with 2, but less than with 0 */
+        {ENCODING_BEST, {ENCODING_BITMAP, 0x08, 0x02}, 3},
+    };
     const uint8_t runs[] = {3,    0,    0, 0, 0x80, 0x3f, 5, 0, 0,    0,
                             0x20, 0xc0, 0, 0, 0,    0x40, 0, 0, 0x40, 0x40};
     struct packet p = packet_of(2, n, count);
@@ -104,14 +128,66 @@ static void the_format_is_as_told(void **state)
     p.value[1] = -2.5f;
     p.value[2] = 2;
     p.value[3] = 3;
-    assert_int_equal(packet_pack(&p, ENCODING_RAW, &bytes), sizeof(raw));
-    assert_memory_equal(bytes, raw, sizeof(raw));
-    free(bytes);
+    for (size_t i = 0; i < ARRAY_LENGTH(told); i++) {
+        size_t behind = told[i].bytes + sizeof(values);
+        size_t best = told[i].encoding == ENCODING_BEST;
+
+        assert_int_equal(packet_pack(&p, told[i].encoding, &bytes), behind + best + sizeof(whole));
+        assert_memory_equal(bytes, told[i].index, told[i].bytes);
+        assert_memory_equal(bytes + told[i].bytes, values, sizeof(values));
+        assert_true(!best || bytes[behind] == ENCODING_RAW);
+        assert_memory_equal(bytes + behind + best, whole, sizeof(whole));
+        free(bytes);
+    }
     assert_int_equal(packet_pack(&p, ENCODING_RUNS16, &bytes), sizeof(runs));
     assert_memory_equal(bytes, runs, sizeof(runs));
     free(bytes);
     require_round_trip(&p);
     packet_free(&p);
+}
+
+/* The bits of one entry's place of so many, the first on the left; spaces do not count. */
+static void require_bits(enum encoding encoding, size_t n, uint32_t index, const char *bits)
+{
+    const float value = 1;
+    struct packet p = one_tensor(&n, 1, &index, &value);
+    uint8_t *bytes;
+    size_t size = packet_pack(&p, encoding, &bytes);
+    size_t at = 0;
+
+    for (; *bits != '\0'; bits++) {
+        if (*bits == ' ')
+            continue;
+        assert_int_equal(bytes[at / 8] >> at % 8 & 1, *bits == '1');
+        at++;
+    }
+    assert_int_equal(size, (at + 7) / 8 + 4);
+    for (; at % 8 > 0; at++)
+        assert_int_equal(bytes[at / 8] >> at % 8 & 1, 0);
+    free(bytes);
+    packet_free(&p);
+}
+
+static void codes_of_places_are_as_told(void **state)
+{
+    require_bits(ENCODING_BITMAP, 9, 8, "00000000 1");
+    require_bits(ENCODING_VARINT, 1000, 127, "1111111 0");
+    require_bits(ENCODING_VARINT, 1000, 128, "0000000 1 1000000 0");
+    require_bits(ENCODING_VARINT, 1000, 300, "0011010 1 0100000 0");
+    require_bits(ENCODING_GAMMA, 1000, 0, "1");
+    require_bits(ENCODING_GAMMA, 1000, 1, "01 0");
+    require_bits(ENCODING_GAMMA, 1000, 2, "01 1");
+    require_bits(ENCODING_GAMMA, 1000, 8, "0001 100"); /* 9 */
+    require_bits(ENCODING_DELTA, 1000, 0, "1");
+    require_bits(ENCODING_DELTA, 1000, 1, "01 0 0");
+    require_bits(ENCODING_DELTA, 1000, 8, "001 00 100");           /* 9: 4 bits */
+    require_bits(ENCODING_DELTA, 1000, 18, "001 10 1100");         /* 19: 5 bits */
+    require_bits(ENCODING_DELTA, 1000, 511, "0001 010 000000000"); /* 512: 10 bits */
+    require_bits(ENCODING_RICE, 1000, 0, "00000000 1");
+    require_bits(ENCODING_RICE, 1000, 1, "00000000 01"); /* as long with the parameter 1 */
+    require_bits(ENCODING_RICE, 1000, 2, "00000000 001");
+    require_bits(ENCODING_RICE, 1000, 3, "10000000 01 1");
+    require_bits(ENCODING_RICE, 1000, 300, "11100000 001 0011010");
 }
 
 static void whole_tensors_go_without_indices(void **state)
@@ -128,7 +204,137 @@ static void whole_tensors_go_without_indices(void **state)
     p.value[70002] = -1;
     assert_int_equal(packed_size(&p, ENCODING_RAW), 4 * 70001 + 8 * 2);
     assert_int_equal(packed_size(&p, ENCODING_RUNS16), 4 * 70001 + 6 * 2);
+    assert_int_equal(packed_size(&p, ENCODING_BITMAP), 4 * 70001 + 1 + 4 * 2);
+    assert_int_equal(packed_size(&p, ENCODING_RICE), 4 * 70001 + 2 + 4 * 2);
+    assert_int_equal(packed_size(&p, ENCODING_BEST), 4 * 70001 + 1 + 4 * 2 + 3);
     require_round_trip(&p);
+    packet_free(&p);
+}
+
+/* Also of tensors that nothing is sent of. */
+static void a_count_comes_first_where_the_data_say_it(void **state)
+{
+    const size_t n[] = {9, 20, 1};
+    const uint32_t count[] = {0, 2, 1};
+    const size_t places[ENCODINGS] = {8, 4, 2 + 3, 2, 2, 2, 1 + 1 + 2, 3 + 2};
+    struct packet p = packet_of(3, n, count);
+
+    p.counted = true;
+    p.index[0] = 6;
+    p.index[1] = 19;
+    for (int encoding = 0; encoding < ENCODINGS; encoding++) {
+        uint8_t *bytes;
+
+        assert_int_equal(packet_pack(&p, encoding, &bytes), 12 + places[encoding] + 12);
+        assert_memory_equal(bytes, &count[0], 4);
+        free(bytes);
+    }
+    require_round_trip(&p);
+    packet_free(&p);
+}
+
+/* A receiver has the indices from elsewhere. */
+static void agreed_indices_are_not_sent(void **state)
+{
+    const size_t n = 1000;
+    const uint32_t index[] = {5, 999};
+    const float value[] = {1, 2};
+    struct packet p = one_tensor(&n, 2, index, value);
+
+    p.agreed = true;
+    for (int encoding = 0; encoding < ENCODINGS; encoding++) {
+        struct packet q = one_tensor(&n, 2, index, (const float[]){0, 0});
+        uint8_t *bytes;
+        size_t size = packet_pack(&p, encoding, &bytes);
+
+        q.agreed = true;
+        assert_int_equal(size, encoding == ENCODING_BEST ? 9 : 8);
+        assert_true(packet_unpack(&q, encoding, bytes, size, &(struct error){""}));
+        assert_memory_equal(q.value, value, sizeof(value));
+        assert_memory_equal(q.index, index, sizeof(index));
+        free(bytes);
+        packet_free(&q);
+    }
+    packet_free(&p);
+}
+
+/* Two halves behind their places; runs16 is not for them. */
+static void codes_follow_the_places(void **state)
+{
+    const size_t n = 10;
+    const uint32_t index[] = {3, 9};
+    const float value[] = {1, -2.5f};
+    const uint8_t gamma[] = {0x84, 0x02, 0x00, 0x3c, 0x00, 0xc1};
+    const uint8_t best[] = {ENCODING_BITMAP, 0x08, 0x02, 0x00, 0x3c, 0x00, 0xc1};
+    const uint8_t runs[] = {ENCODING_RUNS16, 3, 0, 0, 0, 0x80, 0x3f, 5, 0, 0, 0, 0x20, 0xc0};
+    struct packet p = one_tensor(&n, 2, index, value);
+    struct error err;
+    uint8_t *bytes;
+
+    p.form = (struct code_form){.kind = CODE_HALF, .bits = 16};
+    p.code = allocate(2, sizeof(*p.code));
+    p.code[0] = float_half(value[0]);
+    p.code[1] = float_half(value[1]);
+    assert_int_equal(packet_pack(&p, ENCODING_GAMMA, &bytes), sizeof(gamma));
+    assert_memory_equal(bytes, gamma, sizeof(gamma));
+    free(bytes);
+    assert_int_equal(packet_pack(&p, ENCODING_BEST, &bytes), sizeof(best));
+    assert_memory_equal(bytes, best, sizeof(best));
+    memset(p.value, 0, sizeof(value));
+    assert_true(packet_unpack(&p, ENCODING_BEST, bytes, sizeof(best), &err));
+    assert_memory_equal(p.value, value, sizeof(value));
+    assert_false(packet_unpack(&p, ENCODING_BEST, runs, sizeof(runs), &err));
+    free(bytes);
+    packet_free(&p);
+}
+
+static void the_best_is_the_least_of_all(void **state)
+{
+    const size_t n = 4000;
+    const uint32_t dense[] = {0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12};
+    const uint32_t spread[] = {100, 250, 320, 501, 620, 740, 790, 950, 1100, 1210, 1350, 1400};
+    float value[12] = {0};
+    struct packet p[] = {one_tensor(&n, 12, dense, value), one_tensor(&n, 12, spread, value)};
+    const enum encoding best[] = {ENCODING_GAMMA, ENCODING_RICE};
+
+    for (int i = 0; i < 2; i++) {
+        size_t size = packed_size(&p[i], ENCODING_BEST);
+        uint8_t *bytes, *chosen;
+
+        for (int encoding = 0; encoding < ENCODING_BEST; encoding++)
+            assert_true(size <= packed_size(&p[i], encoding) + 1);
+        assert_int_equal(packet_pack(&p[i], ENCODING_BEST, &bytes), size);
+        assert_int_equal(bytes[0], best[i]);
+        assert_int_equal(packet_pack(&p[i], best[i], &chosen), size - 1);
+        assert_memory_equal(bytes + 1, chosen, size - 1);
+        free(bytes);
+        free(chosen);
+        require_round_trip(&p[i]);
+        packet_free(&p[i]);
+    }
+}
+
+/* The last of 2^32 - 1; a bitmap of half a gibibyte is left out. */
+static void the_farthest_entry_can_be_told(void **state)
+{
+    const size_t n = UINT32_MAX;
+    const uint32_t index = UINT32_MAX - 1;
+    const float value = 1;
+    const size_t bytes[] = {
+        [ENCODING_VARINT] = 5, [ENCODING_GAMMA] = 8, [ENCODING_DELTA] = 6, [ENCODING_RICE] = 1 + 5};
+    struct packet p = one_tensor(&n, 1, &index, &value);
+
+    for (int encoding = ENCODING_VARINT; encoding <= ENCODING_RICE; encoding++) {
+        struct packet q = room_for(&p);
+        uint8_t *packed;
+        size_t size = packet_pack(&p, encoding, &packed);
+
+        assert_int_equal(size, bytes[encoding] + 4);
+        assert_true(packet_unpack(&q, encoding, packed, size, &(struct error){""}));
+        assert_int_equal(q.index[0], index);
+        free(packed);
+        packet_free(&q);
+    }
     packet_free(&p);
 }
 
@@ -186,7 +392,7 @@ static void every_truncation_and_addition_is_refused(void **state)
     struct packet p = small_packet();
 
     require_round_trip(&p);
-    for (int encoding = ENCODING_RAW; encoding <= ENCODING_RUNS16; encoding++) {
+    for (int encoding = 0; encoding < ENCODINGS; encoding++) {
         uint8_t *bytes;
         size_t size = packet_pack(&p, encoding, &bytes);
 
@@ -249,9 +455,116 @@ static void lies_are_refused(void **state)
     assert_false(takes(ENCODING_RUNS16, (const uint8_t *)fillers, sizeof(fillers)));
 }
 
+/* A message whose indices are these bytes, before three values. */
+static bool takes_places(enum encoding encoding, const uint8_t *bytes, size_t size)
+{
+    uint8_t *copy = allocate(size + 12, 1);
+    bool ok;
+
+    memcpy(copy, bytes, size);
+    ok = takes(encoding, copy, size + 12);
+    free(copy);
+    return ok;
+}
+
+#define TAKES(encoding, ...)                                          \
+    takes_places(ENCODING_##encoding, (const uint8_t[]){__VA_ARGS__}, \
+                 sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static void places_that_lie_are_refused(void **state)
+{
+    assert_true(TAKES(BITMAP, 0x07, 0));
+    assert_true(TAKES(BITMAP, 0x03, 0x02));
+    assert_false(TAKES(BITMAP, 0x0f, 0));
+    assert_false(TAKES(BITMAP, 0x03, 0));
+    assert_false(TAKES(BITMAP, 0x03, 0x04)); /* the eleventh of ten */
+    assert_false(TAKES(BITMAP, 0x07, 0x80));
+    assert_true(TAKES(VARINT, 0, 0, 7));
+    assert_false(TAKES(VARINT, 0, 0, 8));
+    assert_false(TAKES(VARINT, 9, 0, 0));
+    assert_false(TAKES(VARINT, 0, 0, 0x87, 0));
+    assert_false(TAKES(VARINT, 0x80, 0, 0, 0));
+    assert_false(TAKES(VARINT, 0x80, 0x80, 0x80, 0x80, 0x10, 0, 0)); /* 2^32 */
+    assert_false(TAKES(VARINT, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0, 0));
+    assert_true(TAKES(GAMMA, 0x07));                          /* 1 1 1 */
+    assert_true(TAKES(GAMMA, 0x23, 0));                       /* 1 1 0001000, a gap of 8 */
+    assert_false(TAKES(GAMMA, 0x63, 0));                      /* 1 1 0001100, of 9 */
+    assert_false(TAKES(GAMMA, 0x0f));                         /* 1 1 1 1 */
+    assert_false(TAKES(GAMMA, 0x23, 0x80));                   /* something behind */
+    assert_false(TAKES(GAMMA, 0, 0, 0, 0, 1, 0, 0, 0, 0x0c)); /* 32 bits below the highest */
+    assert_true(TAKES(DELTA, 0x07));
+    assert_true(TAKES(DELTA, 0x13, 0));  /* 1 1 00100 000 */
+    assert_false(TAKES(DELTA, 0x93, 0)); /* 1 1 00100 100 */
+    assert_false(TAKES(DELTA, 0x17, 0));
+    assert_false(TAKES(DELTA, 0x60, 0, 0, 0, 0, 0x18)); /* 000001 10000, 32 zeros, 1 1 */
+    assert_false(TAKES(DELTA, 0x80, 0, 0, 0, 0, 0, 0));
+    assert_true(TAKES(RICE, 0, 0x07));
+    assert_true(TAKES(RICE, 0, 0x03, 0x02));
+    assert_false(TAKES(RICE, 0, 0x03, 0x04));
+    assert_false(TAKES(RICE, 0, 0x0f));
+    assert_true(TAKES(RICE, 3, 0x11, 0x0f));  /* 1 000 1 000 1 111 */
+    assert_false(TAKES(RICE, 3, 0x11, 0x02)); /* 1 000 1 000 01 000 */
+    assert_true(TAKES(RICE, 31, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0));
+    assert_false(TAKES(RICE, 31, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0));
+    assert_false(TAKES(RICE, 32, 1, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 0));
+    assert_false(TAKES(RICE, 255, 0x07));
+    assert_true(TAKES(BEST, ENCODING_BITMAP, 0x07, 0));
+    assert_true(TAKES(BEST, ENCODING_RAW, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0));
+    assert_true(TAKES(BEST, ENCODING_RICE, 0, 0x07));
+    assert_false(TAKES(BEST, ENCODING_BEST, 0x07));
+    assert_false(TAKES(BEST, ENCODING_BEST, ENCODING_BITMAP, 0x07, 0));
+    assert_false(TAKES(BEST, 255, 0x07, 0));
+}
+
+/* Of a whole tensor the best names raw. */
+static void a_whole_tensor_names_no_other_encoding(void **state)
+{
+    const size_t n = 1;
+    const uint32_t count = 1;
+    struct packet q = packet_of(1, &n, &count);
+    uint8_t bytes[5] = {ENCODING_RAW};
+    struct error err;
+
+    assert_true(packet_unpack(&q, ENCODING_BEST, bytes, sizeof(bytes), &err));
+    for (int encoding = 1; encoding <= ENCODINGS; encoding++) {
+        bytes[0] = (uint8_t)encoding;
+        assert_false(packet_unpack(&q, ENCODING_BEST, bytes, sizeof(bytes), &err));
+    }
+    packet_free(&q);
+}
+
 static uint32_t random_word(uint32_t trial, uint32_t use)
 {
     return rng_block(11, RNG_TEST, trial, use, 0, 0).word[0];
+}
+
+/* Up to three tensors of up to 5000 entries, of which from none to all are sent. */
+static void random_messages_come_back(void **state)
+{
+    for (uint32_t trial = 0; trial < 300; trial++) {
+        uint32_t tensors = 1 + random_word(trial, 0) % 3;
+        uint32_t index[3 * 5000];
+        size_t n[3];
+        uint32_t count[3] = {0};
+        size_t entries = 0;
+        struct packet p;
+
+        for (uint32_t t = 0; t < tensors; t++) {
+            uint32_t sparse = random_word(trial, 1 + t) % 12; /* one in 2^sparse */
+
+            n[t] = 1 + random_word(trial, 4 + t) % 5000;
+            for (uint32_t i = 0; i < n[t]; i++)
+                if (sparse == 0 || random_word(trial, 7 + 5000 * t + i) >> (32 - sparse) == 0)
+                    index[entries + count[t]++] = i;
+            entries += count[t];
+        }
+        p = packet_of(tensors, n, count);
+        p.counted = trial % 2 == 0;
+        memcpy(p.index, index, entries * sizeof(*index));
+        harness_floats(trial, p.value, entries);
+        require_round_trip(&p);
+        packet_free(&p);
+    }
 }
 
 /* What was taken is at least in order. */
@@ -267,11 +580,11 @@ static void flipped_bytes_do_no_harm(void **state)
 {
     struct packet p = small_packet();
 
-    for (int encoding = ENCODING_RAW; encoding <= ENCODING_RUNS16; encoding++) {
+    for (int encoding = 0; encoding < ENCODINGS; encoding++) {
         uint8_t *bytes;
         size_t size = packet_pack(&p, encoding, &bytes);
 
-        for (uint32_t trial = 0; trial < 20000; trial++) {
+        for (uint32_t trial = 0; trial < 10000; trial++) {
             struct packet q = packet_of(p.tensors, p.n, p.count);
             uint8_t *copy = allocate(size, 1);
             struct error err;
@@ -310,8 +623,10 @@ static void check_far_entries(size_t n, const uint32_t *place, uint32_t count, s
     assert_int_equal(p.count[0], count);
     assert_memory_equal(p.index, place, count * sizeof(*place));
     require_round_trip(&p);
-    for (int encoding = ENCODING_RAW; encoding <= ENCODING_RUNS16; encoding++) {
-        size_t size = encoding == ENCODING_RAW ? 8 * (size_t)count : runs_bytes;
+    assert_int_equal(packed_size(&p, ENCODING_RAW), 8 * (size_t)count);
+    assert_int_equal(packed_size(&p, ENCODING_RUNS16), runs_bytes);
+    for (int encoding = 0; encoding < ENCODINGS; encoding++) {
+        size_t size = packed_size(&p, encoding);
         struct traffic total;
         uint64_t each;
 
@@ -319,7 +634,6 @@ static void check_far_entries(size_t n, const uint32_t *place, uint32_t count, s
         assert_int_equal(total.bytes, size);
         assert_int_equal(each, size);
         assert_int_equal(total.entries, count);
-        assert_int_equal(packed_size(&p, encoding), size);
     }
     sum = lab_download(&lab, lab.sum, 1);
     assert_true(memcmp(sum, x, n * sizeof(*x)) == 0);
@@ -339,6 +653,116 @@ static void far_entries_keep_their_place(void **state)
     check_far_entries(200000, ends, 2, 30);
     check_far_entries(200000, across_16, 5, 5 * 6 + 6);
     check_far_entries(((size_t)1 << 24) + 300, across_24, 6, 6 * 6 + 254 * 6);
+}
+
+/* Bits of an index, of entries at random places.  Those of a filler's value count too. */
+static const struct {
+    double density;
+    double bits[ENCODING_BEST];
+} on_paper[] = {
+    {0.25, {32, 16, 4, 8, 3.64, 4.09, 3.29}},
+    {0.1, {32, 16, 10, 8, 5.71, 6.11, 4.76}},
+    {0.0625, {32, 16, 16, 8, 6.86, 7.08, 5.48}},
+    {0.0156, {32, 16, 64, 9.07, 10.52, 9.79, 7.53}},
+    {0.01, {32, 16, 100, 10.21, 11.76, 10.78, 8.11}},
+    {0.004, {32, 16, 250, 12.79, 14.33, 12.80, 9.49}},
+    {0.001, {32, 16, 1000, 15.04, 18.29, 15.39, 11.49}},
+    {0.0001, {32, 16.07, 10000, 17.45, 24.91, 19.00, 14.79}},
+};
+
+/* What is told before a run. */
+static void expected_sizes_are_those_on_paper(void **state)
+{
+    const struct method method = {.compressor = compressor_find("topk")};
+    const size_t n = 1000000000;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(on_paper); i++) {
+        size_t k = (size_t)lround((double)n * on_paper[i].density);
+        double least = 32;
+
+        for (int encoding = 0; encoding < ENCODING_BEST; encoding++) {
+            size_t bytes = message_tensor_bytes(&method, encoding, n, k);
+            double bits = 8 * (double)(bytes - 4 * k) / (double)k;
+            double off = fabs(bits - on_paper[i].bits[encoding]);
+
+            least = bits < least ? bits : least;
+            if (off > 0.006 + 0.002 * on_paper[i].bits[encoding])
+                fail_msg("%s at %g: %.3f", encoding_names[encoding], on_paper[i].density, bits);
+        }
+        assert_int_equal(message_tensor_bytes(&method, ENCODING_BEST, n, k),
+                         4 * k + (size_t)lround(least * (double)k / 8) + 1);
+    }
+}
+
+/* What the device counts, and the host packs. */
+static void check_density(size_t at)
+{
+    const size_t n = (size_t)1 << 20;
+    float *x = allocate(n, sizeof(*x));
+    struct lab lab;
+    struct packet p;
+
+    harness_floats(at, x, n);
+    lab_open(&lab, &(struct lab_spec){device, compressor_find("topk"), memory_find("none"), &n, 1,
+                                      1, on_paper[at].density, NULL, NULL, NULL, NULL});
+    lab_step(&lab, x);
+    packet_download(&p, &lab.message, &lab.layout, 0);
+    for (int encoding = 0; encoding < ENCODING_BEST; encoding++) {
+        double k = p.count[0];
+        double expected = on_paper[at].bits[encoding];
+        struct traffic total;
+        uint64_t each;
+        double bits;
+
+        lab_weigh(&lab, encoding, &total, &each);
+        assert_int_equal(each, packed_size(&p, encoding));
+        bits = 8 * ((double)each - 4 * k) / k;
+        /* A gap's logarithm has a deviation of 1.9 bits, a gamma code twice as much. */
+        if (fabs(bits - expected) > 4 * 3.8 / sqrt(k) + 0.002 * expected)
+            fail_msg("%s at %g: %.3f", encoding_names[encoding], on_paper[at].density, bits);
+    }
+    packet_free(&p);
+    lab_close(&lab);
+    free(x);
+}
+
+static void random_places_take_the_bits_on_paper(void **state)
+{
+    for (size_t at = 0; at < ARRAY_LENGTH(on_paper); at += 2)
+        check_density(at);
+}
+
+/* Gaps of 65,536: 16 bits as runs, 17 in any other way. */
+static void check_best(const char *quantiser, enum encoding best)
+{
+    const size_t n = (size_t)1 << 20;
+    float *x = allocate(n, sizeof(*x));
+    struct traffic total;
+    struct packet p;
+    struct lab lab;
+    uint8_t *bytes;
+    uint64_t each;
+
+    for (size_t i = 65535; i < n; i += 65536)
+        x[i] = 1;
+    lab_open(&lab,
+             &(struct lab_spec){device, compressor_find("topk"), memory_find("none"), &n, 1, 1,
+                                16.5 / (double)n, quantiser_find(quantiser), NULL, NULL, NULL});
+    lab_step(&lab, x);
+    lab_weigh(&lab, ENCODING_BEST, &total, &each);
+    packet_download(&p, &lab.message, &lab.layout, 0);
+    assert_int_equal(packet_pack(&p, ENCODING_BEST, &bytes), each);
+    assert_int_equal(bytes[0], best);
+    free(bytes);
+    packet_free(&p);
+    lab_close(&lab);
+    free(x);
+}
+
+static void runs_may_be_the_best_of_floats_alone(void **state)
+{
+    check_best("", ENCODING_RUNS16);
+    check_best("fp16", ENCODING_RICE);
 }
 
 /* The tensors of an LSTM with 10,000 words, those of one dimension last. */
@@ -502,11 +926,21 @@ int main(void)
         cmocka_unit_test(kept_entries_are_rounded_down_in_double),
         cmocka_unit_test(the_format_is_as_told),
         cmocka_unit_test(whole_tensors_go_without_indices),
+        cmocka_unit_test(codes_of_places_are_as_told),
+        cmocka_unit_test(a_count_comes_first_where_the_data_say_it),
+        cmocka_unit_test(agreed_indices_are_not_sent),
+        cmocka_unit_test(codes_follow_the_places),
+        cmocka_unit_test(the_best_is_the_least_of_all),
+        cmocka_unit_test(the_farthest_entry_can_be_told),
         cmocka_unit_test(longer_runs_have_fillers),
         cmocka_unit_test(a_zero_behind_65535_zeros_is_no_filler),
         cmocka_unit_test(every_truncation_and_addition_is_refused),
         cmocka_unit_test(lies_are_refused),
+        cmocka_unit_test(places_that_lie_are_refused),
+        cmocka_unit_test(a_whole_tensor_names_no_other_encoding),
+        cmocka_unit_test(random_messages_come_back),
         cmocka_unit_test(flipped_bytes_do_no_harm),
+        cmocka_unit_test(expected_sizes_are_those_on_paper),
         cmocka_unit_test(dgc_sends_what_its_paper_says),
         cmocka_unit_test(topk_sends_what_the_reference_says),
         cmocka_unit_test(what_was_sent_is_counted_as_papers_do),
@@ -515,6 +949,8 @@ int main(void)
     };
     const struct CMUnitTest on_a_device[] = {
         cmocka_unit_test(far_entries_keep_their_place),
+        cmocka_unit_test(random_places_take_the_bits_on_paper),
+        cmocka_unit_test(runs_may_be_the_best_of_floats_alone),
     };
     int failed = cmocka_run_group_tests_name("host", on_the_host, NULL, NULL);
 

@@ -18,6 +18,8 @@ import sys
 
 import numpy as np
 
+from read_message import Wrong, read_message
+
 F = np.float32
 TILE = 256
 RNG_COMPRESSOR = 3  # of enum rng_use
@@ -44,6 +46,7 @@ class Step:
 
     def __init__(self, path, before):
         self.name = os.path.join(os.path.basename(os.path.dirname(path)), os.path.basename(path))
+        self.path = path
         self.meta, self.array = read(path)
         self.regime = json.loads(self.meta["regime"])
         self.before = before  # the step before, or None
@@ -561,7 +564,30 @@ def check_update(s, following, factor, inexact):
             s.check_values(f"params.{name} afterwards", following.get("params", name), after, slack)
 
 
+def check_message(s, k):
+    """The bytes, by sim/WIRE.md; of powersgd they are no entries of a tensor."""
+    sizes = {n: s.get("params", n).size for n in s.tensors}
+    with open(s.path[: -len("safetensors")] + f"worker-{k}.message", "rb") as file:
+        data = file.read()
+    if s.compressor["name"] == "powersgd":
+        return
+    try:
+        said = read_message(data, s.meta, sizes)
+    except Wrong as reason:
+        print(f"{s.name}: message {k}: {reason}")
+        s.wrong += 1
+        return
+    for name, (indices, values) in said.items():
+        sent = s.get("sent", k, name)
+        got = np.zeros(sent.size, dtype=F)
+        if indices is not None:
+            got[indices] = values
+            s.check_values(f"message {k}: {name}", got, sent)
+
+
 def check_step(s, following):
+    for k in s.workers:
+        check_message(s, k)
     if s.before is not None:
         change = s.before.lr / s.lr if s.before.lr > 0 and s.lr > 0 else F(1)
         s.check_values("lr_change", s.lr_change.reshape(1), change.reshape(1), 1e-6 * change)
