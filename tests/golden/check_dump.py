@@ -20,7 +20,7 @@ import numpy as np
 
 F = np.float32
 TILE = 256
-RNG_COMPRESSOR = 3  # of enum rng_use
+RNG_COMPRESSOR, RNG_SELECTION = 3, 7  # of enum rng_use
 HALF_PLACE = 2.0**-24  # what rounding to a float changes at most, as a share
 
 
@@ -102,8 +102,8 @@ def tile_sums(x):
 
 
 def level_sum(x):
-    """Of all: tiles, tiles of the tiles' sums, ..."""
-    x = tile_sums(x.astype(np.float64))
+    """Of all: tiles, tiles of the tiles' sums, ...; of nothing 0."""
+    x = tile_sums(x.astype(np.float64)) if x.size > 0 else np.zeros(1)
     while x.size > 1:
         x = tile_sums(x)
     return x[0]
@@ -146,13 +146,18 @@ def uniform(words):
     return (words >> np.uint64(8)).astype(F) * F(2.0**-24)
 
 
-def draws(s, k, name, n):
-    """Uniform draws for n places of a tensor of worker k, as tile_uniform() has them: entry e of a
-    tile has word e / 64 of block e % 64."""
+def random_words(s, use, k, name, n):
+    """For n places of a tensor of worker k, as tile_random() has them: entry e of a tile has word
+    e / 64 of block e % 64."""
     blocks = np.arange((n + TILE - 1) // TILE * 64)
-    words = philox(s.regime["seed"], RNG_COMPRESSOR, blocks, k, s.tensors.index(name), s.number)
+    words = philox(s.regime["seed"], use, blocks, k, s.tensors.index(name), s.number)
     by_tile = np.stack(words).reshape(4, -1, 64).transpose(1, 0, 2)
-    return uniform(by_tile.reshape(-1)[:n])
+    return by_tile.reshape(-1)[:n]
+
+
+def draws(s, k, name, n):
+    """The same as uniform draws, as a quantiser has them."""
+    return uniform(random_words(s, RNG_COMPRESSOR, k, name, n))
 
 
 # Clipping, and the gradient that counts.
@@ -184,7 +189,8 @@ def fade(x):
 
 
 # Memories: of the gradient that counts, what a worker wants to send, and its state before anything
-# is taken off.  The second table has those whose momentum the optimizer does without.
+# is taken off.  The second table has those whose momentum the optimizer does without, the third those
+# that keep what was not sent.
 
 
 def memory_none(s, k, name, g):
@@ -221,6 +227,8 @@ MEMORIES = {
 
 OWNS_MOMENTUM = {"dgc": lambda s: s.memory["correction"], "momentum": lambda s: True}
 
+KEEPS_THE_REST = {"residual", "dgc"}
+
 
 # Compressors: of what each worker wants to send, which entries its message has, and their values.
 
@@ -248,6 +256,33 @@ def choose_leaders(s, name, wanted):
     return [take(w, index) for w in wanted]
 
 
+def choose_random(s, name, wanted):
+    """The same of all workers; times n / k, unless a memory keeps the rest."""
+    n = wanted[0].size
+    keys = random_words(s, RNG_SELECTION, 0, name, n) >> np.uint64(1)
+    index = largest(s, keys.astype(np.int64))
+    scaled = s.compressor["scale"] and s.memory["name"] not in KEEPS_THE_REST
+    factor = F(n / index.size) if scaled else F(1)
+    return [(index, factor * w[index]) for w in wanted]
+
+
+def choose_window(s, name, wanted):
+    """One that moves on by its length; short tensors whole."""
+    n = wanted[0].size
+    length = min(n, int(np.floor(n * float(s.meta["ratio"]))) + 1) if n > 128 else n
+    index = np.sort((s.number * length + np.arange(length)) % n)
+    return [take(w, index) for w in wanted]
+
+
+def choose_large(s, name, wanted):
+    """Those of a size of at least tau, as plus or minus tau."""
+    tau = F(s.compressor["tau"])
+    chosen = [take(w, np.flatnonzero(np.abs(w) >= tau)) for w in wanted]
+    if s.compressor["values"]:
+        return chosen
+    return [(i, np.where(v > 0, tau, -tau)) for i, v in chosen]
+
+
 COMPRESSORS = {
     "none": choose_all,
     "topk": choose_largest,
@@ -255,6 +290,9 @@ COMPRESSORS = {
     "gradient-dropping": choose_largest,
     "gtopk": choose_largest,
     "clt-k": choose_leaders,
+    "randomk": choose_random,
+    "slice": choose_window,
+    "threshold": choose_large,
 }
 
 
@@ -276,7 +314,7 @@ def quantise_bf16(s, name, values):
 
 
 def quantise_efsignsgd(s, name, values):
-    means = [F(level_sum(np.abs(v)) / v.size) for v in values]
+    means = [F(level_sum(np.abs(v)) / max(1, v.size)) for v in values]
     return [np.where(v >= 0, m, -m) for v, m in zip(values, means)]
 
 
@@ -285,17 +323,19 @@ def shared(s, scalars):
     return [np.max(scalars, axis=0)] * len(scalars) if s.quantiser["shared"] else scalars
 
 
-def terngrad_scaler(clip, x):
+def held_size(deviations, x):
     """The largest size, or so many standard deviations: exactly 0 where all values are equal."""
+    if x.size == 0:
+        return F(0)
     apart = x.astype(np.float64) - x[0]
     mean = level_sum(apart) / x.size
     variance = level_sum(apart * apart) / x.size - mean * mean
-    limit, most = F(clip * np.sqrt(max(variance, 0.0))), np.abs(x).max()
+    limit, most = F(deviations * np.sqrt(max(variance, 0.0))), np.abs(x).max()
     return limit if 0 < limit < most else most
 
 
 def quantise_terngrad(s, name, values):
-    scalers = shared(s, [terngrad_scaler(s.quantiser["clip"], v) for v in values])
+    scalers = shared(s, [held_size(s.quantiser["clip"], v) for v in values])
     said = []
     for k, (x, scaler) in enumerate(zip(values, scalers)):
         sent = draws(s, k, name, x.size) * scaler < np.minimum(np.abs(x), scaler)

@@ -18,7 +18,9 @@ import check_dump
 from check_dump import F
 
 BOUNDED = ("first", "sent", "delivered", "residual", "velocity")  # of powersgd
-DRAWN = ("terngrad", "qsgd")
+DRAWN = ("terngrad", "qsgd", "randomk")
+MOVING = ("clt-k", "slice")  # with the step
+RATIO_FREE = ("adacomp", "threshold", "variance")
 
 
 def found(s, following):
@@ -65,14 +67,14 @@ def planted_lies(steps):
     compressed = sum(s.compressed(t) for t in s.tensors)
     right = dict(vars(s))
     lies = {"ratio": {"meta": {**s.meta, "ratio": str(0.7 * float(s.meta["ratio"]))}}}
-    drawn = s.quantiser is not None and s.quantiser["name"] in DRAWN
-    if drawn or s.compressor["name"] == "clt-k":
+    drawn = any(part["name"] in DRAWN for part in (s.compressor, s.quantiser) if part is not None)
+    if drawn or s.compressor["name"] in MOVING:
         lies["number"] = {"number": s.number + 1}
     if drawn:
         lies["seed"] = {"regime": {**s.regime, "seed": s.regime["seed"] + 1}}
         lies["order"] = {"tensors": s.tensors[compressed - 1 :: -1] + s.tensors[compressed:]}
     for what, lie in lies.items():
-        if what != "ratio" or float(s.meta["ratio"]) < 1:
+        if what != "ratio" or s.compressor["name"] not in RATIO_FREE and float(s.meta["ratio"]) < 1:
             vars(s).update(lie)
             yield what, found(s, following) != ""
             vars(s).update(right)
