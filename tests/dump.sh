@@ -77,6 +77,9 @@ dumped is-random-plain --compressor randomk:scale=0 --memory momentum
 dumped is-slice --compressor slice:ratio=0.4 --warmup 0.9,0.6 --warmup-steps 1 --compress-all
 dumped is-large --compressor threshold:tau=0.001+efsignsgd --memory dgc
 dumped is-large-values --compressor threshold:tau=0.002,values=1 --compress-all
+dumped is-large-shared --compressor threshold:tau=0.002,values=1+qsgd:shared=1,bucket=256
+dumped is-large-norm --compressor threshold:tau=0.002,values=1+qsgd:shared=1,bucket=0
+dumped is-large-signs --compressor threshold:tau=0.002,values=1+terngrad:shared=1
 set -- is-*
 "$python" "$golden/check_dump.py" "$@" >out 2>err
 code=$?

@@ -319,8 +319,11 @@ def quantise_efsignsgd(s, name, values):
 
 
 def shared(s, scalars):
-    """One for all workers, the largest, where that is set."""
-    return [np.max(scalars, axis=0)] * len(scalars) if s.quantiser["shared"] else scalars
+    """One for all workers, the largest, where that is set; a shorter message has fewer."""
+    if not s.quantiser["shared"]:
+        return scalars
+    most = max(x.size for x in scalars)
+    return [np.max([np.pad(x, (0, most - x.size)) for x in scalars], axis=0)] * len(scalars)
 
 
 def held_size(deviations, x):
@@ -335,7 +338,7 @@ def held_size(deviations, x):
 
 
 def quantise_terngrad(s, name, values):
-    scalers = shared(s, [held_size(s.quantiser["clip"], v) for v in values])
+    scalers = shared(s, [np.array([held_size(s.quantiser["clip"], v)]) for v in values])
     said = []
     for k, (x, scaler) in enumerate(zip(values, scalers)):
         sent = draws(s, k, name, x.size) * scaler < np.minimum(np.abs(x), scaler)
@@ -344,26 +347,28 @@ def quantise_terngrad(s, name, values):
 
 
 def qsgd_norms(q, x):
-    """For each value that of its bucket, which is tiles."""
+    """Of each bucket, which is tiles."""
     tiles = -(-x.size // TILE)
     bucket = -(-q["bucket"] // TILE) or tiles
     squares = tile_sums(x.astype(np.float64) ** 2)
     norms = []
-    for b in range(0, tiles, bucket):
+    for b in range(0, tiles, max(1, bucket)):
         if not q["norm2"]:
             norms.append(np.abs(x[b * TILE : (b + bucket) * TILE]).max())
         elif q["bucket"] == 0:
             norms.append(F(np.sqrt(level_sum(x.astype(np.float64) ** 2))))
         else:
             norms.append(F(np.sqrt(np.cumsum(squares[b : b + bucket])[-1])))
-    return np.repeat(norms, bucket * TILE)[: x.size]
+    return np.array(norms, dtype=F)
 
 
 def quantise_qsgd(s, name, values):
     levels = F(s.quantiser["levels"])
     norms = shared(s, [qsgd_norms(s.quantiser, v) for v in values])
     said = []
+    width = -(-s.quantiser["bucket"] // TILE) * TILE
     for k, (x, norm) in enumerate(zip(values, norms)):
+        norm = np.repeat(norm, width or x.size)[: x.size]
         r = np.divide(np.abs(x), norm, out=np.zeros_like(x), where=norm > 0) * levels
         held = np.minimum(r, levels)
         level = np.floor(held)
