@@ -32,7 +32,7 @@ dumped() {
 names() { "$program" list "$1" | grep -oE '^[a-z0-9-]+'; }
 
 # All that there is; a composition may be refused.
-unknown=' adacomp variance ' # to the script, so far
+unknown=' variance ' # to the script, so far
 for part in $(names compressors) $(names quantisers); do
     [[ $unknown == *" $part "* ]] && continue
     dumped "of-$part" --compressor "$part"
@@ -80,6 +80,10 @@ dumped is-large-values --compressor threshold:tau=0.002,values=1 --compress-all
 dumped is-large-shared --compressor threshold:tau=0.002,values=1+qsgd:shared=1,bucket=256
 dumped is-large-norm --compressor threshold:tau=0.002,values=1+qsgd:shared=1,bucket=0
 dumped is-large-signs --compressor threshold:tau=0.002,values=1+terngrad:shared=1
+dumped is-lifted --compressor adacomp:bin=50,c=2 --weight-decay-at local --compress-all
+dumped is-lifted-values --compressor adacomp:quantise=0,bin=300,sigmas=2+fp16 --memory dgc
+dumped is-lifted-whole --compressor adacomp:bin=0,sigmas=1+efsignsgd --clip 0.05 --clip-mode local
+dumped is-lifted-once --compressor adacomp:original=1,sigmas=60
 set -- is-*
 "$python" "$golden/check_dump.py" "$@" >out 2>err
 code=$?

@@ -243,6 +243,17 @@ def largest(s, wanted):
     return np.sort(np.argsort(-np.abs(wanted), kind="stable")[:keep])
 
 
+def held_size(deviations, x):
+    """The largest size, or so many standard deviations: exactly 0 where all values are equal."""
+    if x.size == 0:
+        return F(0)
+    apart = x.astype(np.float64) - x[0]
+    mean = level_sum(apart) / x.size
+    variance = level_sum(apart * apart) / x.size - mean * mean
+    limit, most = F(deviations * np.sqrt(max(variance, 0.0))), np.abs(x).max()
+    return limit if 0 < limit < most else most
+
+
 def choose_all(s, name, wanted):
     return [take(w, np.arange(w.size)) for w in wanted]
 
@@ -283,7 +294,37 @@ def choose_large(s, name, wanted):
     return [(i, np.where(v > 0, tau, -tau)) for i, v in chosen]
 
 
+def lifted(s, k, name, x):
+    """Of adacomp: what is wanted, held to deviations, and the same with the gradient added to it."""
+    c = s.compressor
+    if c["sigmas"] > 0:
+        most = held_size(c["sigmas"], x)
+        x = np.where(x > most, most, np.where(-x > most, -most, x))
+    return x, x + F(c["c"]) * gradient(s, k, name)
+
+
+def choose_lifted(s, name, wanted):
+    """Where the last gradient lifts an entry to the largest of its bin; signs times the mean of
+    the bins' largest, or as they are, or (original) lifted."""
+    c, n, chosen = s.compressor, wanted[0].size, []
+    size = n if c["original"] or c["bin"] == 0 else min(n, int(c["bin"]))
+    first = np.arange(0, n, size)
+    for k, x in enumerate(wanted):
+        x, high = lifted(s, k, name, x)
+        most = np.maximum.reduceat(np.abs(x), first)
+        least = np.repeat(most, size)[:n]
+        index = np.flatnonzero((least > 0) & (np.abs(high) >= least))
+        if c["original"]:
+            x = high
+        elif c["quantise"]:
+            mean = F(level_sum(spread(first, most.astype(np.float64), n)) / first.size)
+            x = np.where(x >= 0, mean, -mean)
+        chosen.append(take(x, index))
+    return chosen
+
+
 COMPRESSORS = {
+    "adacomp": choose_lifted,
     "none": choose_all,
     "topk": choose_largest,
     "dgc": choose_largest,
@@ -324,17 +365,6 @@ def shared(s, scalars):
         return scalars
     most = max(x.size for x in scalars)
     return [np.max([np.pad(x, (0, most - x.size)) for x in scalars], axis=0)] * len(scalars)
-
-
-def held_size(deviations, x):
-    """The largest size, or so many standard deviations: exactly 0 where all values are equal."""
-    if x.size == 0:
-        return F(0)
-    apart = x.astype(np.float64) - x[0]
-    mean = level_sum(apart) / x.size
-    variance = level_sum(apart * apart) / x.size - mean * mean
-    limit, most = F(deviations * np.sqrt(max(variance, 0.0))), np.abs(x).max()
-    return limit if 0 < limit < most else most
 
 
 def quantise_terngrad(s, name, values):
