@@ -32,9 +32,7 @@ dumped() {
 names() { "$program" list "$1" | grep -oE '^[a-z0-9-]+'; }
 
 # All that there is; a composition may be refused.
-unknown=' variance ' # to the script, so far
 for part in $(names compressors) $(names quantisers); do
-    [[ $unknown == *" $part "* ]] && continue
     dumped "of-$part" --compressor "$part"
 done
 for quantiser in $(names quantisers); do
@@ -84,6 +82,9 @@ dumped is-lifted --compressor adacomp:bin=50,c=2 --weight-decay-at local --compr
 dumped is-lifted-values --compressor adacomp:quantise=0,bin=300,sigmas=2+fp16 --memory dgc
 dumped is-lifted-whole --compressor adacomp:bin=0,sigmas=1+efsignsgd --clip 0.05 --clip-mode local
 dumped is-lifted-once --compressor adacomp:original=1,sigmas=60
+dumped is-steady --compressor variance:alpha=0.5,zeta=0.5 --clip 0.05 --clip-mode local
+dumped is-steady-alone --compressor variance:micro=1+fp16 --weight-decay-at local --compress-all
+dumped is-walking --compressor variance:original=1,batch=2 --memory residual
 set -- is-*
 "$python" "$golden/check_dump.py" "$@" >out 2>err
 code=$?

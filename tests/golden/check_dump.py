@@ -189,8 +189,8 @@ def fade(x):
 
 
 # Memories: of the gradient that counts, what a worker wants to send, and its state before anything
-# is taken off.  The second table has those whose momentum the optimizer does without, the third those
-# that keep what was not sent.
+# is taken off.  The second table has those whose momentum the optimizer does without, the third
+# those that keep what was not sent.
 
 
 def memory_none(s, k, name, g):
@@ -295,7 +295,7 @@ def choose_large(s, name, wanted):
 
 
 def lifted(s, k, name, x):
-    """Of adacomp: what is wanted, held to deviations, and the same with the gradient added to it."""
+    """Of adacomp: what is wanted, held to deviations, and the same with the gradient added."""
     c = s.compressor
     if c["sigmas"] > 0:
         most = held_size(c["sigmas"], x)
@@ -323,6 +323,39 @@ def choose_lifted(s, name, wanted):
     return chosen
 
 
+def choose_steady(s, k, name, x):
+    """Where the sum r of gradients is large beside their variance v, r; both begin anew there."""
+    c, square = s.compressor, x * x
+    if f"square.{k}.{name}" in s.array:
+        square = s.get("scale", k) * s.get("scale", k) * s.get("square", k, name)
+    r = s.state("accumulated", k, name) + x
+    v = s.state("variance", k, name) + square
+    sent = r * r > F(c["alpha"]) * v
+    s.check(f"accumulated.{k}.{name}", np.where(sent, F(0), r))
+    s.check(f"variance.{k}.{name}", np.where(sent, F(0), fade(F(c["zeta"]) * v)))
+    return take(r, np.flatnonzero(sent))
+
+
+def choose_walking(s, k, name, x):
+    """The same (original) of a sum over the places of a tensor; nothing is kept."""
+    for what in ("accumulated", "variance"):
+        s.check(f"{what}.{k}.{name}", np.zeros_like(x))
+    alpha, index, r, v = F(s.compressor["alpha"]), [], F(0), F(0)
+    for i, part in enumerate(x / F(s.compressor["batch"])):
+        r, v = r + part, v + part * part
+        if r * r > alpha * v:
+            index.append(i)
+            r, v = F(0), F(0)
+        else:
+            v = v * F(0.999)
+    return take(x, np.array(index, dtype=np.int64))
+
+
+def choose_variance(s, name, wanted):
+    choose = choose_walking if s.compressor["original"] else choose_steady
+    return [choose(s, k, name, w) for k, w in enumerate(wanted)]
+
+
 COMPRESSORS = {
     "adacomp": choose_lifted,
     "none": choose_all,
@@ -334,6 +367,7 @@ COMPRESSORS = {
     "randomk": choose_random,
     "slice": choose_window,
     "threshold": choose_large,
+    "variance": choose_variance,
 }
 
 

@@ -40,11 +40,12 @@ def kinds(s):
     return first
 
 
-def faulty(s, kind, array):
-    """With another largest value."""
-    array = array.copy()
-    place = np.unravel_index(np.abs(array).argmax(), array.shape)
-    bounded = kind == "grad" or (s.compressor["name"] == "powersgd" and kind in BOUNDED)
+def faulty(s, kind, name):
+    """With another largest value; of squares, forgotten where an entry is sent, elsewhere."""
+    array = s.array[name].copy()
+    counts = s.array[name.replace("square", "sent", 1)] == 0 if kind == "square" else True
+    place = np.unravel_index((np.abs(array) * counts).argmax(), array.shape)
+    bounded = kind in ("grad", "square") or (s.compressor["name"] == "powersgd" and kind in BOUNDED)
     array[place] = array[place] * F(1.001) if bounded else np.nextafter(array[place], F(np.inf))
     return array
 
@@ -54,10 +55,10 @@ def planted_arrays(steps):
     before, s, following = steps
     for kind, name in kinds(s).items():
         right = s.array[name]
-        s.array[name] = faulty(s, kind, right)
+        s.array[name] = faulty(s, kind, name)
         output = found(before, s) if kind == "params" else found(s, following)
         # What is computed from is seen in what is computed.
-        yield name, (":" if kind in ("grad", "samples") else name) in output
+        yield name, (":" if kind in ("grad", "samples", "square") else name) in output
         s.array[name] = right
 
 
