@@ -225,6 +225,8 @@ void dump_wanted(struct dump *d, const struct workers *w, const struct lane *lan
 
         d->grad[k] = download(d, w, lane->slab + i * p, p);
         add_worker(d, w, "grad", k, ALL, d->grad[k]);
+        if (call->square != NULL)
+            add_worker(d, w, "square", k, COMPRESSED, download(d, w, call->square + i * p, p));
         add_scalar(d, w, "samples", k, w->sample_weight);
         d->scale[k] = add_scalar(d, w, "scale", k, w->scale);
         fill_dense(d, w, lane, k, wanted);

@@ -6,13 +6,16 @@
  *     params.NAME       before the step
  *     common.NAME       the method's state that is the same everywhere (powersgd's Q), before the step
  *     grad.k.NAME       its gradient: of the mean loss over its own samples
+ *     square.k.NAME     where a method tells micro-batches apart (variance), the sum of the squares of
+ *                       what each adds to that
  *     samples.k         its samples over the mean: 1 but in a short last step
  *     scale.k           the same times the factor of clipping
  *     wanted.k.NAME     what it wanted to send: scale * grad (+ weight decay), and what it had kept
  *     first.k.NAME      what its message said in a round before the last one, where that has values
  *     sent.k.NAME       what its own message said
  *     delivered.NAME    what everybody got, over K: as a rule the sum of what was sent
- *     STATE.k.NAME      its memory after the step: residual, velocity, momentum, mean
+ *     STATE.k.NAME      its memory after the step: residual, velocity, momentum, mean; and what the
+ *                       compressor keeps for it: accumulated, variance
  *     optimizer.NAME    the optimizer's momentum after the step
  *
  * What was sent has the tensor's shape, zeros and all, and is what the codes of a quantiser say.

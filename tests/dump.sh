@@ -32,9 +32,7 @@ dumped() {
 names() { "$program" list "$1" | grep -oE '^[a-z0-9-]+'; }
 
 # All that there is; a composition may be refused.
-unknown=' adacomp randomk slice threshold variance ' # to the script, so far
 for part in $(names compressors) $(names quantisers); do
-    [[ $unknown == *" $part "* ]] && continue
     dumped "of-$part" --compressor "$part"
 done
 for quantiser in $(names quantisers); do
@@ -71,6 +69,22 @@ dumped is-norm --compressor topk:ratio=0.5+qsgd:norm2=1,bucket=512
 dumped is-norm-of-all --compressor qsgd:norm2=1,bucket=0,levels=1
 dumped is-low-rank --compressor powersgd:rank=3,rate=1 --clip 0.05 --clip-mode global
 dumped is-own-rank --compressor powersgd:rank=20,rate=0,mean=0 --memory dgc --compress-all
+dumped is-random --compressor randomk:ratio=0.3 --compress-all
+dumped is-random-kept --compressor randomk+qsgd --memory residual
+dumped is-random-plain --compressor randomk:scale=0 --memory momentum
+dumped is-slice --compressor slice:ratio=0.4 --warmup 0.9,0.6 --warmup-steps 1 --compress-all
+dumped is-large --compressor threshold:tau=0.001+efsignsgd --memory dgc
+dumped is-large-values --compressor threshold:tau=0.002,values=1 --compress-all
+dumped is-large-shared --compressor threshold:tau=0.002,values=1+qsgd:shared=1,bucket=256
+dumped is-large-norm --compressor threshold:tau=0.002,values=1+qsgd:shared=1,bucket=0
+dumped is-large-signs --compressor threshold:tau=0.002,values=1+terngrad:shared=1
+dumped is-lifted --compressor adacomp:bin=50,c=2 --weight-decay-at local --compress-all
+dumped is-lifted-values --compressor adacomp:quantise=0,bin=300,sigmas=2+fp16 --memory dgc
+dumped is-lifted-whole --compressor adacomp:bin=0,sigmas=1+efsignsgd --clip 0.05 --clip-mode local
+dumped is-lifted-once --compressor adacomp:original=1,sigmas=60
+dumped is-steady --compressor variance:alpha=0.5,zeta=0.5 --clip 0.05 --clip-mode local
+dumped is-steady-alone --compressor variance:micro=1+fp16 --weight-decay-at local --compress-all
+dumped is-walking --compressor variance:original=1,batch=2 --memory residual
 set -- is-*
 "$python" "$golden/check_dump.py" "$@" >out 2>err
 code=$?

@@ -22,7 +22,7 @@ from read_message import Wrong, read_message
 
 F = np.float32
 TILE = 256
-RNG_COMPRESSOR = 3  # of enum rng_use
+RNG_COMPRESSOR, RNG_SELECTION = 3, 7  # of enum rng_use
 HALF_PLACE = 2.0**-24  # what rounding to a float changes at most, as a share
 
 
@@ -105,8 +105,8 @@ def tile_sums(x):
 
 
 def level_sum(x):
-    """Of all: tiles, tiles of the tiles' sums, ..."""
-    x = tile_sums(x.astype(np.float64))
+    """Of all: tiles, tiles of the tiles' sums, ...; of nothing 0."""
+    x = tile_sums(x.astype(np.float64)) if x.size > 0 else np.zeros(1)
     while x.size > 1:
         x = tile_sums(x)
     return x[0]
@@ -149,13 +149,18 @@ def uniform(words):
     return (words >> np.uint64(8)).astype(F) * F(2.0**-24)
 
 
-def draws(s, k, name, n):
-    """Uniform draws for n places of a tensor of worker k, as tile_uniform() has them: entry e of a
-    tile has word e / 64 of block e % 64."""
+def random_words(s, use, k, name, n):
+    """For n places of a tensor of worker k, as tile_random() has them: entry e of a tile has word
+    e / 64 of block e % 64."""
     blocks = np.arange((n + TILE - 1) // TILE * 64)
-    words = philox(s.regime["seed"], RNG_COMPRESSOR, blocks, k, s.tensors.index(name), s.number)
+    words = philox(s.regime["seed"], use, blocks, k, s.tensors.index(name), s.number)
     by_tile = np.stack(words).reshape(4, -1, 64).transpose(1, 0, 2)
-    return uniform(by_tile.reshape(-1)[:n])
+    return by_tile.reshape(-1)[:n]
+
+
+def draws(s, k, name, n):
+    """The same as uniform draws, as a quantiser has them."""
+    return uniform(random_words(s, RNG_COMPRESSOR, k, name, n))
 
 
 # Clipping, and the gradient that counts.
@@ -187,7 +192,8 @@ def fade(x):
 
 
 # Memories: of the gradient that counts, what a worker wants to send, and its state before anything
-# is taken off.  The second table has those whose momentum the optimizer does without.
+# is taken off.  The second table has those whose momentum the optimizer does without, the third
+# those that keep what was not sent.
 
 
 def memory_none(s, k, name, g):
@@ -224,6 +230,8 @@ MEMORIES = {
 
 OWNS_MOMENTUM = {"dgc": lambda s: s.memory["correction"], "momentum": lambda s: True}
 
+KEEPS_THE_REST = {"residual", "dgc"}
+
 
 # Compressors: of what each worker wants to send, which entries its message has, and their values.
 
@@ -236,6 +244,17 @@ def largest(s, wanted):
     """The places of the max(1, floor(n ratio)) largest sizes, rising; of equals the lower one."""
     keep = min(wanted.size, max(1, int(np.floor(wanted.size * float(s.meta["ratio"])))))
     return np.sort(np.argsort(-np.abs(wanted), kind="stable")[:keep])
+
+
+def held_size(deviations, x):
+    """The largest size, or so many standard deviations: exactly 0 where all values are equal."""
+    if x.size == 0:
+        return F(0)
+    apart = x.astype(np.float64) - x[0]
+    mean = level_sum(apart) / x.size
+    variance = level_sum(apart * apart) / x.size - mean * mean
+    limit, most = F(deviations * np.sqrt(max(variance, 0.0))), np.abs(x).max()
+    return limit if 0 < limit < most else most
 
 
 def choose_all(s, name, wanted):
@@ -251,13 +270,107 @@ def choose_leaders(s, name, wanted):
     return [take(w, index) for w in wanted]
 
 
+def choose_random(s, name, wanted):
+    """The same of all workers; times n / k, unless a memory keeps the rest."""
+    n = wanted[0].size
+    keys = random_words(s, RNG_SELECTION, 0, name, n) >> np.uint64(1)
+    index = largest(s, keys.astype(np.int64))
+    scaled = s.compressor["scale"] and s.memory["name"] not in KEEPS_THE_REST
+    factor = F(n / index.size) if scaled else F(1)
+    return [(index, factor * w[index]) for w in wanted]
+
+
+def choose_window(s, name, wanted):
+    """One that moves on by its length; short tensors whole."""
+    n = wanted[0].size
+    length = min(n, int(np.floor(n * float(s.meta["ratio"]))) + 1) if n > 128 else n
+    index = np.sort((s.number * length + np.arange(length)) % n)
+    return [take(w, index) for w in wanted]
+
+
+def choose_large(s, name, wanted):
+    """Those of a size of at least tau, as plus or minus tau."""
+    tau = F(s.compressor["tau"])
+    chosen = [take(w, np.flatnonzero(np.abs(w) >= tau)) for w in wanted]
+    if s.compressor["values"]:
+        return chosen
+    return [(i, np.where(v > 0, tau, -tau)) for i, v in chosen]
+
+
+def lifted(s, k, name, x):
+    """Of adacomp: what is wanted, held to deviations, and the same with the gradient added."""
+    c = s.compressor
+    if c["sigmas"] > 0:
+        most = held_size(c["sigmas"], x)
+        x = np.where(x > most, most, np.where(-x > most, -most, x))
+    return x, x + F(c["c"]) * gradient(s, k, name)
+
+
+def choose_lifted(s, name, wanted):
+    """Where the last gradient lifts an entry to the largest of its bin; signs times the mean of
+    the bins' largest, or as they are, or (original) lifted."""
+    c, n, chosen = s.compressor, wanted[0].size, []
+    size = n if c["original"] or c["bin"] == 0 else min(n, int(c["bin"]))
+    first = np.arange(0, n, size)
+    for k, x in enumerate(wanted):
+        x, high = lifted(s, k, name, x)
+        most = np.maximum.reduceat(np.abs(x), first)
+        least = np.repeat(most, size)[:n]
+        index = np.flatnonzero((least > 0) & (np.abs(high) >= least))
+        if c["original"]:
+            x = high
+        elif c["quantise"]:
+            mean = F(level_sum(spread(first, most.astype(np.float64), n)) / first.size)
+            x = np.where(x >= 0, mean, -mean)
+        chosen.append(take(x, index))
+    return chosen
+
+
+def choose_steady(s, k, name, x):
+    """Where the sum r of gradients is large beside their variance v, r; both begin anew there."""
+    c, square = s.compressor, x * x
+    if f"square.{k}.{name}" in s.array:
+        square = s.get("scale", k) * s.get("scale", k) * s.get("square", k, name)
+    r = s.state("accumulated", k, name) + x
+    v = s.state("variance", k, name) + square
+    sent = r * r > F(c["alpha"]) * v
+    s.check(f"accumulated.{k}.{name}", np.where(sent, F(0), r))
+    s.check(f"variance.{k}.{name}", np.where(sent, F(0), fade(F(c["zeta"]) * v)))
+    return take(r, np.flatnonzero(sent))
+
+
+def choose_walking(s, k, name, x):
+    """The same (original) of a sum over the places of a tensor; nothing is kept."""
+    for what in ("accumulated", "variance"):
+        s.check(f"{what}.{k}.{name}", np.zeros_like(x))
+    alpha, index, r, v = F(s.compressor["alpha"]), [], F(0), F(0)
+    for i, part in enumerate(x / F(s.compressor["batch"])):
+        r, v = r + part, v + part * part
+        if r * r > alpha * v:
+            index.append(i)
+            r, v = F(0), F(0)
+        else:
+            v = v * F(0.999)
+    return take(x, np.array(index, dtype=np.int64))
+
+
+def choose_variance(s, name, wanted):
+    choose = choose_walking if s.compressor["original"] else choose_steady
+    return [choose(s, k, name, w) for k, w in enumerate(wanted)]
+
+
 COMPRESSORS = {
+    "adacomp": choose_lifted,
     "none": choose_all,
     "topk": choose_largest,
     "dgc": choose_largest,
     "gradient-dropping": choose_largest,
     "gtopk": choose_largest,
     "clt-k": choose_leaders,
+    "randomk": choose_random,
+    "slice": choose_window,
+    "threshold": choose_large,
+    "variance": choose_variance,
 }
 
 
@@ -279,26 +392,20 @@ def quantise_bf16(s, name, values):
 
 
 def quantise_efsignsgd(s, name, values):
-    means = [F(level_sum(np.abs(v)) / v.size) for v in values]
+    means = [F(level_sum(np.abs(v)) / max(1, v.size)) for v in values]
     return [np.where(v >= 0, m, -m) for v, m in zip(values, means)]
 
 
 def shared(s, scalars):
-    """One for all workers, the largest, where that is set."""
-    return [np.max(scalars, axis=0)] * len(scalars) if s.quantiser["shared"] else scalars
-
-
-def terngrad_scaler(clip, x):
-    """The largest size, or so many standard deviations: exactly 0 where all values are equal."""
-    apart = x.astype(np.float64) - x[0]
-    mean = level_sum(apart) / x.size
-    variance = level_sum(apart * apart) / x.size - mean * mean
-    limit, most = F(clip * np.sqrt(max(variance, 0.0))), np.abs(x).max()
-    return limit if 0 < limit < most else most
+    """One for all workers, the largest, where that is set; a shorter message has fewer."""
+    if not s.quantiser["shared"]:
+        return scalars
+    most = max(x.size for x in scalars)
+    return [np.max([np.pad(x, (0, most - x.size)) for x in scalars], axis=0)] * len(scalars)
 
 
 def quantise_terngrad(s, name, values):
-    scalers = shared(s, [terngrad_scaler(s.quantiser["clip"], v) for v in values])
+    scalers = shared(s, [np.array([held_size(s.quantiser["clip"], v)]) for v in values])
     said = []
     for k, (x, scaler) in enumerate(zip(values, scalers)):
         sent = draws(s, k, name, x.size) * scaler < np.minimum(np.abs(x), scaler)
@@ -307,26 +414,28 @@ def quantise_terngrad(s, name, values):
 
 
 def qsgd_norms(q, x):
-    """For each value that of its bucket, which is tiles."""
+    """Of each bucket, which is tiles."""
     tiles = -(-x.size // TILE)
     bucket = -(-q["bucket"] // TILE) or tiles
     squares = tile_sums(x.astype(np.float64) ** 2)
     norms = []
-    for b in range(0, tiles, bucket):
+    for b in range(0, tiles, max(1, bucket)):
         if not q["norm2"]:
             norms.append(np.abs(x[b * TILE : (b + bucket) * TILE]).max())
         elif q["bucket"] == 0:
             norms.append(F(np.sqrt(level_sum(x.astype(np.float64) ** 2))))
         else:
             norms.append(F(np.sqrt(np.cumsum(squares[b : b + bucket])[-1])))
-    return np.repeat(norms, bucket * TILE)[: x.size]
+    return np.array(norms, dtype=F)
 
 
 def quantise_qsgd(s, name, values):
     levels = F(s.quantiser["levels"])
     norms = shared(s, [qsgd_norms(s.quantiser, v) for v in values])
     said = []
+    width = -(-s.quantiser["bucket"] // TILE) * TILE
     for k, (x, norm) in enumerate(zip(values, norms)):
+        norm = np.repeat(norm, width or x.size)[: x.size]
         r = np.divide(np.abs(x), norm, out=np.zeros_like(x), where=norm > 0) * levels
         held = np.minimum(r, levels)
         level = np.floor(held)

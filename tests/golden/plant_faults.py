@@ -18,7 +18,9 @@ import check_dump
 from check_dump import F
 
 BOUNDED = ("first", "sent", "delivered", "residual", "velocity")  # of powersgd
-DRAWN = ("terngrad", "qsgd")
+DRAWN = ("terngrad", "qsgd", "randomk")
+MOVING = ("clt-k", "slice")  # with the step
+RATIO_FREE = ("adacomp", "threshold", "variance")
 
 
 def found(s, following):
@@ -38,11 +40,12 @@ def kinds(s):
     return first
 
 
-def faulty(s, kind, array):
-    """With another largest value."""
-    array = array.copy()
-    place = np.unravel_index(np.abs(array).argmax(), array.shape)
-    bounded = kind == "grad" or (s.compressor["name"] == "powersgd" and kind in BOUNDED)
+def faulty(s, kind, name):
+    """With another largest value; of squares, forgotten where an entry is sent, elsewhere."""
+    array = s.array[name].copy()
+    counts = s.array[name.replace("square", "sent", 1)] == 0 if kind == "square" else True
+    place = np.unravel_index((np.abs(array) * counts).argmax(), array.shape)
+    bounded = kind in ("grad", "square") or (s.compressor["name"] == "powersgd" and kind in BOUNDED)
     array[place] = array[place] * F(1.001) if bounded else np.nextafter(array[place], F(np.inf))
     return array
 
@@ -52,10 +55,10 @@ def planted_arrays(steps):
     before, s, following = steps
     for kind, name in kinds(s).items():
         right = s.array[name]
-        s.array[name] = faulty(s, kind, right)
+        s.array[name] = faulty(s, kind, name)
         output = found(before, s) if kind == "params" else found(s, following)
         # What is computed from is seen in what is computed.
-        yield name, (":" if kind in ("grad", "samples") else name) in output
+        yield name, (":" if kind in ("grad", "samples", "square") else name) in output
         s.array[name] = right
 
 
@@ -65,14 +68,14 @@ def planted_lies(steps):
     compressed = sum(s.compressed(t) for t in s.tensors)
     right = dict(vars(s))
     lies = {"ratio": {"meta": {**s.meta, "ratio": str(0.7 * float(s.meta["ratio"]))}}}
-    drawn = s.quantiser is not None and s.quantiser["name"] in DRAWN
-    if drawn or s.compressor["name"] == "clt-k":
+    drawn = any(part["name"] in DRAWN for part in (s.compressor, s.quantiser) if part is not None)
+    if drawn or s.compressor["name"] in MOVING:
         lies["number"] = {"number": s.number + 1}
     if drawn:
         lies["seed"] = {"regime": {**s.regime, "seed": s.regime["seed"] + 1}}
         lies["order"] = {"tensors": s.tensors[compressed - 1 :: -1] + s.tensors[compressed:]}
     for what, lie in lies.items():
-        if what != "ratio" or float(s.meta["ratio"]) < 1:
+        if what != "ratio" or s.compressor["name"] not in RATIO_FREE and float(s.meta["ratio"]) < 1:
             vars(s).update(lie)
             yield what, found(s, following) != ""
             vars(s).update(right)
