@@ -561,9 +561,9 @@ static void methods_with_a_shared_scaler_train(void **state)
 static void counted_bytes_are_those_of_the_packed_messages(void **state)
 {
     static const char *const sent[][2] = {
-        {"dgc:ratio=0.03", "raw"},     {"dgc:ratio=0.03", "runs16"}, {"adacomp", "raw"},
-        {"adacomp", "runs16"},         {"randomk", "raw"},           {"slice+fp16", "raw"},
-        {"threshold:tau=1e-5", "raw"},
+        {"dgc:ratio=0.03", "raw"}, {"dgc:ratio=0.03", "runs16"},  {"dgc:sampled=1", "runs16"},
+        {"adacomp", "raw"},        {"adacomp", "runs16"},         {"randomk", "raw"},
+        {"slice+fp16", "raw"},     {"threshold:tau=1e-5", "raw"},
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(sent); i++) {
