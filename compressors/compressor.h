@@ -56,6 +56,7 @@ struct call {
     const float *grad;            /* [workers][stride] the gradients, which count as ... */
     const float *scale;           /* [workers] ... so many times themselves, ... */
     const float *params;          /* [stride] ... with weight decay of these; NULL: without */
+    const float *square;          /* [workers][stride] with compressor.micro(): see there */
     float *own[COMPRESSOR_SLABS]; /* [workers][stride] the method's state of each worker */
 
     float *common;               /* [compressor.common()] state that is the same everywhere */
@@ -105,6 +106,10 @@ struct compressor {
      * indices, room() values; or, without room(), every entry's value. */
     size_t (*room)(const struct call *call, uint32_t tensor);
     bool no_indices;
+
+    /* Optional: so many micro-batches of each worker's batch are told apart, which it is a multiple
+     * of.  They ride as workers of their own; call->square is the sum of their (gradient / M)^2. */
+    uint32_t (*micro)(const double *settings);
 
     /* Optional: a round before the last one, whose message has indices or values, so many of each
      * tensor.  What the exchange makes of it is in call->rounds when the last one is encoded. */

@@ -10,6 +10,7 @@
  * momentum is then the ordinary one, and dgc at ratio 1 is momentum SGD.
  */
 #include "compressors/memory.h"
+#include "sim/exactmath.h"
 
 struct memory_dgc_accumulate {
     const float *grad, *scale, *params;
@@ -34,7 +35,7 @@ TILE_KERNEL(memory_dgc_accumulate)
             a->v[i] += g;
             continue;
         }
-        u = nesterov ? m * (a->u[i] + g) : m * a->u[i] + g;
+        u = exact_fade(nesterov ? m * (a->u[i] + g) : m * a->u[i] + g);
         a->u[i] = u;
         a->v[i] = nesterov ? a->v[i] + u + g : a->v[i] + u;
     }

@@ -6,6 +6,7 @@
  * Signum: Bernstein, Wang, Azizzadenesheli, Anandkumar: signSGD, ICML 2018.
  */
 #include "compressors/memory.h"
+#include "sim/exactmath.h"
 
 struct memory_momentum_fade {
     const float *grad, *scale, *params;
@@ -23,7 +24,7 @@ TILE_KERNEL(memory_momentum_fade)
         float g =
             memory_gradient(scale, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
 
-        a->mean[i] = a->beta * a->mean[i] + (1 - a->beta) * g;
+        a->mean[i] = exact_fade(a->beta * a->mean[i] + (1 - a->beta) * g);
     }
 }
 

@@ -20,6 +20,11 @@ uint32_t method_slabs(const struct method *m)
     return count;
 }
 
+uint32_t method_micro(const struct method *m)
+{
+    return m->compressor->micro != NULL ? m->compressor->micro(m->settings) : 1;
+}
+
 bool method_together(const struct method *m)
 {
     const struct quantiser *q = m->quantiser;
@@ -144,7 +149,7 @@ void method_decode(const struct method *m, const struct call *call, const struct
     struct call own = *call;
 
     own.settings = m->settings;
-    own.wanted = own.grad = own.scale = own.params = NULL;
+    own.wanted = own.grad = own.scale = own.params = own.square = NULL;
     memset(own.own, 0, sizeof(own.own));
     if (m->compressor->exchange == TREE) {
         delivered.values.value = rounds->delivered;

@@ -12,6 +12,9 @@ struct method {
     const double *settings, *quantiser_settings;
 };
 
+/* Micro-batches of a worker that it tells apart; 1: none. */
+uint32_t method_micro(const struct method *m);
+
 /* Slabs of state that it keeps for each worker. */
 uint32_t method_slabs(const struct method *m);
 

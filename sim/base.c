@@ -6,13 +6,36 @@
 #include <string.h>
 #include <time.h>
 
+static __attribute__((format(printf, 1, 0))) char *format_args(const char *format, va_list args)
+{
+    va_list again;
+    char *text;
+    int length;
+
+    va_copy(again, args);
+    length = vsnprintf(NULL, 0, format, again);
+    va_end(again);
+    CHECK(length >= 0);
+    text = allocate((size_t)length + 1, 1);
+    vsnprintf(text, (size_t)length + 1, format, args);
+    return text;
+}
+
 bool fail(struct error *err, const char *format, ...)
 {
+    size_t half = sizeof(err->text) / 2;
     va_list args;
+    size_t length;
+    char *text;
 
     va_start(args, format);
-    vsnprintf(err->text, sizeof(err->text), format, args);
+    text = format_args(format, args);
     va_end(args);
+    length = strlen(text);
+    snprintf(err->text, sizeof(err->text), "%s", text);
+    if (length >= sizeof(err->text))
+        snprintf(err->text + half, half, "...%s", text + length - (half - 4));
+    free(text);
     return false;
 }
 
@@ -34,15 +57,9 @@ char *format_text(const char *format, ...)
 {
     va_list args;
     char *text;
-    int length;
 
     va_start(args, format);
-    length = vsnprintf(NULL, 0, format, args);
-    va_end(args);
-    CHECK(length >= 0);
-    text = allocate((size_t)length + 1, 1);
-    va_start(args, format);
-    vsnprintf(text, (size_t)length + 1, format, args);
+    text = format_args(format, args);
     va_end(args);
     return text;
 }

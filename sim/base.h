@@ -18,6 +18,7 @@ struct error {
 
 /* Fills err and returns false, so that a failure is one statement:
  *     return fail(err, "%s: no such compressor '%s'", path, name);
+ * Too long a sentence loses its middle: it begins with the place and ends with what was expected.
  */
 bool fail(struct error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

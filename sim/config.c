@@ -490,6 +490,8 @@ double config_ratio(const struct config *c, uint32_t epoch, uint64_t step_in_run
                                            : 0;
     uint32_t i = c->ratios - 1;
 
+    if (c->dense_every > 0 && step_in_run % c->dense_every == 0)
+        return 1;
     if (warm < c->warmup.ratios)
         return c->warmup.ratio[warm];
     while (i > 0 && c->ratio[i].epoch > epoch)
@@ -499,7 +501,7 @@ double config_ratio(const struct config *c, uint32_t epoch, uint64_t step_in_run
 
 double config_ratio_most(const struct config *c)
 {
-    double most = 0;
+    double most = c->dense_every > 0 ? 1 : 0;
 
     for (uint32_t i = 0; i < c->warmup.ratios; i++)
         if (c->warmup.ratio[i] > most)

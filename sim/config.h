@@ -93,11 +93,13 @@ struct config {
     uint32_t ratios;      /* at least one, the first at epoch 0 */
     struct {
         double ratio[RATIOS_MOST];
-        uint32_t ratios; /* 0: no warm-up */
-        uint32_t steps;  /* each ratio lasts so many updates, or ... */
-        uint32_t epochs; /* ... so many epochs; one of them is 0 */
+        uint32_t ratios;  /* 0: no warm-up */
+        bool exponential; /* they follow from the ratio after them */
+        uint32_t steps;   /* each ratio lasts so many updates, or ... */
+        uint32_t epochs;  /* ... so many epochs; one of them is 0 */
     } warmup;
-    bool compress_all; /* tensors of one dimension too */
+    uint32_t dense_every; /* steps of the run that this divides send all entries; 0: none */
+    bool compress_all;    /* tensors of one dimension too */
     enum encoding encoding;
     char init_sha256[65]; /* of the file of initial weights; "": drawn from the seed */
 

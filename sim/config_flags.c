@@ -7,8 +7,6 @@
 #include "sim/config_layers.h"
 #include "sim/tree.h"
 
-#define DEPTH_MOST 8 /* dots in a path of --set */
-
 enum group { OF_EVALUATION, OF_REGIME, OF_METHOD, OF_RUN, OF_OUTPUT, GROUPS };
 
 static const char *const group_titles[GROUPS] = {"Evaluation", "Regime", "Method", "Run", "Output"};
@@ -69,9 +67,12 @@ static const struct flag flags_table[] = {
     {"compressor", OF_METHOD, A_TEXT, "compressor", "SPEC", "NAME[:key=value,...]"},
     {"memory", OF_METHOD, A_TEXT, "memory", "SPEC", "what is kept of what was not sent, or auto"},
     {"ratio", OF_METHOD, A_NUMBER, "ratio", "R", "share of the entries to send, in (0, 1]"},
-    {"warmup", OF_METHOD, NUMBERS, "warmup.ratios", "R,R,...", "ratios to begin with, or none"},
+    {"warmup", OF_METHOD, NUMBERS, "warmup.ratios", "R,R,...",
+     "ratios to begin with; exponential:N, dense:N; or none"},
     {"warmup-steps", OF_METHOD, A_NUMBER, "warmup.steps", "N", "updates that each of them lasts"},
     {"warmup-epochs", OF_METHOD, A_NUMBER, "warmup.epochs", "N", "epochs that each of them lasts"},
+    {"dense-every", OF_METHOD, A_NUMBER, "dense_every", "N",
+     "every N-th step sends all entries; 0: none"},
     {"compress-all", OF_METHOD, NOTHING, "compress_all", NULL, "tensors of one dimension too"},
     {"encoding", OF_METHOD, A_TEXT, "encoding", "NAME", "raw or runs16"},
 
@@ -206,13 +207,18 @@ static bool take_flag(struct typed *typed, enum config_command command, int argc
            take_word(&typed->folder, typed->flag, argc, argv, i, err);
 }
 
-/* Numbers with commas between. */
+/* Numbers with commas between, or a word with a number of its own. */
 static struct tree *typed_list(const char *text, const char *place)
 {
     struct tree *list = tree_new(TREE_LIST, place);
     char *copy = format_text("%s", text);
     char *rest = copy;
 
+    if (strchr(text, ':') != NULL) {
+        tree_free(list);
+        free(copy);
+        return tree_text(text, place);
+    }
     while (rest != NULL) {
         char *comma = strchr(rest, ',');
         struct tree *value;
@@ -262,7 +268,6 @@ static struct tree *layer_of_setting(const struct typed *typed, bool *misuse, st
 {
     const char *equals;
     struct tree *layer, *value;
-    size_t dots = 0;
     char *path;
 
     CHECK(typed->value != NULL);
@@ -272,17 +277,14 @@ static struct tree *layer_of_setting(const struct typed *typed, bool *misuse, st
         fail(err, "%s: not of the form PATH=VALUE", typed->place);
         return NULL;
     }
-    for (const char *p = typed->value; p < equals; p++)
-        dots += *p == '.';
-    if (dots > DEPTH_MOST) {
-        fail(err, "%s: no such key", typed->place);
-        return NULL;
-    }
     path = format_text("%.*s", (int)(equals - typed->value), typed->value);
     layer = tree_new(TREE_OBJECT, typed->place);
     value = tree_typed(equals + 1, typed->place);
     value->exact = true;
-    tree_put_path(layer, path, value);
+    if (!config_layer_put(layer, path, value, err)) {
+        tree_free(layer);
+        layer = NULL;
+    }
     free(path);
     return layer;
 }

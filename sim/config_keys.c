@@ -294,17 +294,41 @@ static struct tree *write_ratio(const struct config *c)
     return object;
 }
 
+#define WARMUP_FORM "a list of 1 to %d numbers, exponential:N or dense:N", RATIOS_MOST
+
+/* exponential:N, as the official DGC code has it: ratio^(1 / (N + 1)), to the powers 1 to N; dense:N:
+ * N times all entries. */
+static bool read_warmup_word(struct config *c, const struct tree *node, const char *path,
+                             struct error *err)
+{
+    const char *number = strchr(node->text, ':');
+    size_t digits = number != NULL ? strspn(number + 1, "0123456789") : 0;
+    unsigned long n = digits > 0 && digits < 4 ? strtoul(number + 1, NULL, 10) : 0;
+    bool dense = strncmp(node->text, "dense:", 6) == 0;
+
+    c->warmup.exponential = strncmp(node->text, "exponential:", 12) == 0;
+    if ((!dense && !c->warmup.exponential) || number[1 + digits] != '\0' || n < 1 ||
+        n > RATIOS_MOST)
+        return config_wrong(node, path, err, WARMUP_FORM);
+    c->warmup.ratios = (uint32_t)n;
+    for (uint32_t i = 0; i < c->warmup.ratios; i++)
+        c->warmup.ratio[i] = 1;
+    return true;
+}
+
 static bool read_warmup_ratios(struct config *c, const struct tree *node, const char *path,
                                struct error *err)
 {
     uint32_t n = 0;
 
     c->warmup.ratios = 0;
+    if (node->kind == TREE_TEXT)
+        return read_warmup_word(c, node, path, err);
     if (node->kind != TREE_LIST || node->child == NULL)
-        return config_wrong(node, path, err, "a list of 1 to %d numbers", RATIOS_MOST);
+        return config_wrong(node, path, err, WARMUP_FORM);
     for (const struct tree *r = node->child; r != NULL; r = r->next) {
         if (n == RATIOS_MOST)
-            return config_wrong(node, path, err, "a list of 1 to %d numbers", RATIOS_MOST);
+            return config_wrong(node, path, err, WARMUP_FORM);
         if (!config_read_number(&c->warmup.ratio[n++], ABOVE_0, 1, false, r, path, err))
             return false;
     }
@@ -460,6 +484,7 @@ static const struct key regime_keys[] = {
     {"memory", KEY_OWN, .read = read_memory, .write = write_memory},
     {"ratio", KEY_OWN, .read = read_ratio, .write = write_ratio},
     {"warmup", KEY_OWN, .read = read_warmup, .write = write_warmup},
+    {"dense_every", KEY_WHOLE, offsetof(struct config, dense_every), .high = 1e9},
     {"compress_all", KEY_YES_NO, offsetof(struct config, compress_all), .high = 1},
     {"encoding", KEY_WORD, offsetof(struct config, encoding), .words = encodings},
     {"init", KEY_OWN, .read = read_init, .write = write_init},
@@ -506,6 +531,16 @@ void config_keys_defaults(struct config *c)
     c->split = TEXT_TEST;
 }
 
+static void settle_warmup(struct config *c)
+{
+    double last = c->ratio[c->ratios - 1].ratio;
+    uint32_t n = c->warmup.ratios;
+
+    for (uint32_t i = 0; i < n && c->warmup.exponential; i++)
+        c->warmup.ratio[i] = pow(last, (i + 1.0) / (n + 1.0));
+    c->warmup.exponential = false;
+}
+
 /* One place for the ratio, so that topk:ratio=0.01 and --ratio 0.01 are the same run: what the
  * compressor was told moves into the map.  Without such a setting all entries are sent. */
 static void settle_ratio(struct config *c)
@@ -516,15 +551,20 @@ static void settle_ratio(struct config *c)
 
     if (compressor != NULL && compressor->no_warmup)
         no_warmup(c);
-    if (i >= 0 && c->compressor.value[i] == 0)
+    if (i >= 0 && c->compressor.value[i] == 0) {
+        settle_warmup(c);
         return;
+    }
     memset(c->ratio, 0, sizeof(c->ratio));
     c->ratios = 1;
     c->ratio[0].ratio = i >= 0 ? c->compressor.value[i] : 1;
-    if (i >= 0)
+    if (i >= 0) {
         c->compressor.value[i] = 0;
-    else
+    } else {
+        c->dense_every = 0;
         no_warmup(c);
+    }
+    settle_warmup(c);
 }
 
 bool config_keys_read(struct config *c, const struct tree *regime, struct error *err)
@@ -580,10 +620,25 @@ static bool check_method(const struct config *c, const struct tree *regime, stru
     return true;
 }
 
+static bool settle_batch(struct config *c, const struct tree *total, struct error *err)
+{
+    if (total == NULL) {
+        c->total_batch = c->batch * c->workers;
+        return true;
+    }
+    if (c->total_batch % c->workers != 0)
+        return config_wrong(total, "total_batch", err, "a multiple of the %u workers", c->workers);
+    c->batch = c->total_batch / c->workers;
+    return c->batch <= BATCH_MOST ||
+           config_wrong(total, "total_batch", err, "at most %d a worker", BATCH_MOST);
+}
+
 bool config_keys_check(struct config *c, const struct tree *regime, struct error *err)
 {
     const struct tree *total = tree_get(regime, "total_batch");
     const struct tree *schedule = tree_get(regime, "schedule");
+    struct method method = {.compressor = compressor_find(c->compressor.name),
+                            .settings = c->compressor.value};
 
     if (tree_get(regime, "model") == NULL)
         return config_missing(regime, "", "model", err);
@@ -595,15 +650,13 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(schedule, "schedule.0", "lr", err);
     if (!check_method(c, regime, err))
         return false;
-    if (total == NULL) {
-        c->total_batch = c->batch * c->workers;
-        return true;
-    }
-    if (c->total_batch % c->workers != 0)
-        return config_wrong(total, "total_batch", err, "a multiple of the %u workers", c->workers);
-    c->batch = c->total_batch / c->workers;
-    if (c->batch > BATCH_MOST)
-        return config_wrong(total, "total_batch", err, "at most %d a worker", BATCH_MOST);
+    if (!settle_batch(c, total, err))
+        return false;
+    if (c->batch % method_micro(&method) != 0)
+        return config_wrong(tree_get(regime, "compressor"), "compressor", err,
+                            "a method for a batch of %u a worker, which is no multiple of its %u "
+                            "micro-batches",
+                            c->batch, method_micro(&method));
     return true;
 }
 
@@ -623,6 +676,8 @@ struct tree *config_keys_write(const struct config *c)
     struct tree *regime = config_keys_write_in_order(c);
 
     tree_remove(regime, "about");
+    if (c->dense_every == 0) /* the keys of runs that knew nothing of it stay theirs */
+        tree_remove(regime, "dense_every");
     tree_sort(regime);
     return regime;
 }

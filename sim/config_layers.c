@@ -12,6 +12,8 @@
 #include "sim/config_told.h"
 #include "sim/tree.h"
 
+#define DEPTH_MOST 8 /* dots in a path: no key is so deep, and trees are walked by recursion */
+
 /* Adds one key=value of a spec. */
 static bool add_setting(struct tree *object, char *setting, const char *place)
 {
@@ -157,6 +159,21 @@ bool config_layer_prepare(struct tree *layer, struct error *err)
            exclusive(tree_get(layer, "warmup"), "warmup.", "steps", "epochs", err);
 }
 
+bool config_layer_put(struct tree *layer, const char *path, struct tree *value, struct error *err)
+{
+    size_t dots = 0;
+
+    for (const char *p = path; *p != '\0'; p++)
+        dots += *p == '.';
+    if (dots <= DEPTH_MOST) {
+        tree_put_path(layer, path, value);
+        return true;
+    }
+    config_unknown(value, "", "key", path, NULL, 0, err);
+    tree_free(value);
+    return false;
+}
+
 struct tree *config_layers_begin(const char *place)
 {
     struct tree *layer = tree_new(TREE_OBJECT, place);
@@ -260,10 +277,10 @@ static bool tuned_layer(struct tree **out, const struct tree *entry, struct erro
         struct tree *value = tree_copy(c);
 
         set_place(value, place);
-        tree_put_path(one, path, value);
-        ok = tree_get(one, "compressor") == NULL && tree_get(one, "ratio") == NULL;
-        if (!ok)
-            fail(err, "%s: '%.64s' is what the table goes by, so it cannot be tuned", place, path);
+        ok = config_layer_put(one, path, value, err);
+        if (tree_get(one, "compressor") != NULL || tree_get(one, "ratio") != NULL)
+            ok = fail(err, "%s: '%.64s' is what the table goes by, so it cannot be tuned", place,
+                      path);
         tree_merge(layer, one);
         tree_free(one);
         free(path);
@@ -310,6 +327,9 @@ static bool check_entry(const struct tree *entry, const struct tree *regime, str
     struct tree *spec, *layer, *whole;
     bool ok;
 
+    if (strlen(entry->name) >= sizeof(scratch->tuned))
+        return fail(err, "%s: tuned: more than %zu bytes: %.64s...", entry->place,
+                    sizeof(scratch->tuned) - 1, entry->name);
     if (!tuned_spec(&spec, &method, entry, err))
         return false;
     if (!tuned_layer(&layer, entry, err)) {

@@ -16,6 +16,10 @@ struct tree;
  * that exclude each other. */
 bool config_layer_prepare(struct tree *layer, struct error *err);
 
+/* Puts a value, which it takes over, at a dotted path, as --set and the tuned table have it; refuses
+ * one that is deeper than any key. */
+bool config_layer_put(struct tree *layer, const char *path, struct tree *value, struct error *err);
+
 /* The lowest layer: no compression, and the memory that goes with it. */
 struct tree *config_layers_begin(const char *place);
 

@@ -1,3 +1,4 @@
+#include "sim/exactmath.h"
 #include "sim/kernel.h"
 #include "sim/step.h"
 
@@ -29,7 +30,7 @@ KERNEL(optimizer_sgd)
     float decay = a->decays ? a->step->weight_decay * a->params[i] : 0;
     bool owned = i < a->compensated;
     float in = owned ? decay : g + decay;
-    float buffer = a->momentum ? a->step->momentum * a->momentum[i] + in : in;
+    float buffer = a->momentum ? exact_fade(a->step->momentum * a->momentum[i] + in) : in;
     float nesterov = a->momentum ? in + a->step->momentum * buffer : in;
     float out = a->step->nesterov ? nesterov : buffer;
 

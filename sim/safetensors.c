@@ -147,7 +147,7 @@ static bool read_offsets(const struct safetensors *s, struct safetensors_entry *
     const struct tree *first = offsets != NULL ? offsets->child : NULL;
     const struct type *type = find_type(entry->type);
     uint64_t begin, end;
-    char shape[128];
+    char shape[SAFETENSORS_SHAPE];
 
     CHECK(type != NULL);
     if (first == NULL || offsets->kind != TREE_LIST || first->next == NULL ||
@@ -159,7 +159,7 @@ static bool read_offsets(const struct safetensors *s, struct safetensors_entry *
                     "%s: tensor '%.100s' ends at byte %llu of the data, of which there are %llu: "
                     "cut off, or its data_offsets are wrong",
                     s->path, node->name, (unsigned long long)end, (unsigned long long)size);
-    safetensors_shape(shape, sizeof(shape), entry->dims, entry->dim);
+    safetensors_shape(shape, entry->dims, entry->dim);
     if (end - begin != (uint64_t)entry->n * type->bytes)
         return fail(err,
                     "%s: tensor '%.100s': %llu bytes between its data_offsets, but %s of shape %s "
@@ -362,15 +362,16 @@ bool safetensors_hash(const struct safetensors *s, char sha256[65], struct error
     return true;
 }
 
-void safetensors_shape(char *text, size_t room, uint32_t dims, const size_t *dim)
+void safetensors_shape(char text[SAFETENSORS_SHAPE], uint32_t dims, const size_t *dim)
 {
-    size_t length = (size_t)snprintf(text, room, "[");
+    size_t length = 0;
 
-    for (uint32_t i = 0; i < dims && length < room; i++)
-        length +=
-            (size_t)snprintf(text + length, room - length, "%s%zu", i > 0 ? ", " : "", dim[i]);
-    if (length < room)
-        snprintf(text + length, room - length, "]");
+    CHECK(dims <= SAFETENSORS_DIMS);
+    text[length++] = '[';
+    for (uint32_t i = 0; i < dims; i++)
+        length += (size_t)snprintf(text + length, SAFETENSORS_SHAPE - length, "%s%zu",
+                                   i > 0 ? ", " : "", dim[i]);
+    snprintf(text + length, SAFETENSORS_SHAPE - length, "]");
 }
 
 /* Writing. */
@@ -420,10 +421,10 @@ static char *begin_of(const struct safetensors_tensor *tensors, size_t count,
     fprintf(out, "%*s{", PREFIX, "");
     print_metadata(out, metadata, notes);
     for (size_t i = 0; i < count; i++) {
-        char shape[128];
+        char shape[SAFETENSORS_SHAPE];
         size_t end = at + values_of(&tensors[i]) * sizeof(float);
 
-        safetensors_shape(shape, sizeof(shape), tensors[i].dims, tensors[i].dim);
+        safetensors_shape(shape, tensors[i].dims, tensors[i].dim);
         fputs(i > 0 || notes > 0 ? "," : "", out);
         print_text(out, tensors[i].name);
         fprintf(out, ":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}", shape, at,

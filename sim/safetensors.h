@@ -14,7 +14,8 @@
 
 struct tree;
 
-#define SAFETENSORS_DIMS 8
+#define SAFETENSORS_DIMS  8
+#define SAFETENSORS_SHAPE (SAFETENSORS_DIMS * 22 + 1) /* room for the text of any shape */
 
 /* A tensor in a file. */
 struct safetensors_entry {
@@ -50,7 +51,7 @@ bool safetensors_read(const struct safetensors *s, const struct safetensors_entr
 bool safetensors_hash(const struct safetensors *s, char sha256[65], struct error *err);
 
 /* [48, 12] */
-void safetensors_shape(char *text, size_t room, uint32_t dims, const size_t *dim);
+void safetensors_shape(char text[SAFETENSORS_SHAPE], uint32_t dims, const size_t *dim);
 
 /* A tensor to be written, as F32. */
 struct safetensors_tensor {

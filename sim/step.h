@@ -15,6 +15,7 @@ struct step {
     uint64_t position; /* of the step's first token in each column, or image in the epoch */
     double ratio;      /* share of a tensor's entries that is sent */
     float lr;
+    float lr_change; /* that of the step before over this one's; 1 at first */
     float momentum;
     float weight_decay;
     uint32_t nesterov; /* 1: Nesterov's form of momentum */

@@ -53,6 +53,15 @@ static uint32_t segment_steps(const struct train *t, uint64_t step, uint32_t wor
     return stream_steps(t->data.rows, t->config->data.bptt, segment);
 }
 
+/* What a residual in units of lr times the gradient is to be multiplied with. */
+static float lr_change(struct train *t, double lr)
+{
+    double change = t->lr_before > 0 && lr > 0 ? t->lr_before / lr : 1;
+
+    t->lr_before = lr;
+    return (float)change;
+}
+
 /* Fills the block of what changes from step to step; returns the step's tokens. */
 static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
 {
@@ -60,6 +69,7 @@ static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
     const struct phase *phase = config_phase(c, epoch);
     uint64_t number = epoch * t->steps + step;
     double ratio = config_ratio(c, epoch, number);
+    double lr = learning_rate(t, epoch, number);
     uint64_t first_segment;
     uint64_t rows = 0;
 
@@ -69,7 +79,8 @@ static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
         .number = number,
         .position = first_segment * c->data.bptt,
         .ratio = ratio,
-        .lr = (float)learning_rate(t, epoch, number),
+        .lr = (float)lr,
+        .lr_change = lr_change(t, lr),
         .momentum = (float)phase->momentum,
         .weight_decay = (float)phase->weight_decay,
         .nesterov = phase->nesterov,

@@ -37,6 +37,7 @@ struct train {
 
     uint64_t segments; /* of an epoch */
     uint64_t steps;    /* of an epoch */
+    double lr_before;  /* of the last step; 0: there was none */
     double lr_factor;  /* of annealing and decay: train_next_lr() */
     size_t loss_rows;  /* of workers.loss_sum */
     double *loss;      /* [loss_rows] on the host */

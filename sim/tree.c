@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_MOST ((size_t)1 << 20)
+#define FILE_MOST ((size_t)1 << 16) /* of a regime; time goes with the square of its keys */
 
 static char *copy_text(const char *text)
 {
@@ -217,7 +217,7 @@ bool tree_load(struct tree **out, const char *path, struct error *err)
     if (ferror(file))
         fail(err, "%s: cannot read it: %s", path, strerror(errno));
     else if (length > FILE_MOST)
-        fail(err, "%s: larger than 1 MiB, so hardly a regime", path);
+        fail(err, "%s: larger than 64 KiB, so hardly a regime", path);
     else
         ok = tree_parse(out, text, length, path, err);
     fclose(file);

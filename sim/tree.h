@@ -34,7 +34,7 @@ bool tree_parse(struct tree **out, const char *text, size_t length, const char *
 /* What somebody typed: a number, else JSON, else a text. */
 struct tree *tree_typed(const char *text, const char *place);
 
-/* A file of at most 1 MiB, whose path is the place. */
+/* A file of at most 64 KiB, whose path is the place. */
 bool tree_load(struct tree **out, const char *path, struct error *err);
 
 /* The member of an object, or NULL; also if t is NULL or no object. */

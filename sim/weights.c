@@ -18,13 +18,13 @@ static bool load_tensor(const struct safetensors *s, const struct parameter *p, 
                         struct error *err)
 {
     const struct safetensors_entry *entry = safetensors_find(s, p->name);
-    char wanted[128], found[128];
+    char wanted[SAFETENSORS_SHAPE], found[SAFETENSORS_SHAPE];
 
-    safetensors_shape(wanted, sizeof(wanted), p->dims, p->dim);
+    safetensors_shape(wanted, p->dims, p->dim);
     if (entry == NULL)
         return fail(err, "%s: has no tensor '%s', of shape %s in the model", s->path, p->name,
                     wanted);
-    safetensors_shape(found, sizeof(found), entry->dims, entry->dim);
+    safetensors_shape(found, entry->dims, entry->dim);
     if (strcmp(found, wanted) != 0)
         return fail(err, "%s: tensor '%s' is of shape %s, in the model of shape %s", s->path,
                     p->name, found, wanted);
@@ -36,9 +36,9 @@ static bool no_others(const struct safetensors *s, const struct parameters *para
 {
     for (size_t i = 0; i < s->count; i++) {
         const struct safetensors_entry *entry = &s->entry[i];
-        char found[128];
+        char found[SAFETENSORS_SHAPE];
 
-        safetensors_shape(found, sizeof(found), entry->dims, entry->dim);
+        safetensors_shape(found, entry->dims, entry->dim);
         if (!is_of_model(parameters, entry->name))
             return fail(err, "%s: tensor '%.100s' of shape %s is not in the model", s->path,
                         entry->name, found);

@@ -262,6 +262,7 @@ void packet_download(struct packet *p, const struct message *m, const struct lay
                          .n = m->index != NULL ? layout->n : m->rooms.n,
                          .counted = m->counted,
                          .agreed = m->agreed,
+                         .bare = m->values.form.bits == 0,
                          .form = m->values.form};
     p->count = allocate(layout->count, sizeof(*p->count));
     p->begin = allocate(layout->count, sizeof(*p->begin));
@@ -361,7 +362,7 @@ static void write_packet(struct writer *w, const struct packet *p, enum encoding
             write_bits(w, p->index[p->begin[t] + i], 4);
         if (p->code != NULL)
             write_codes(w, p, t);
-        for (uint32_t i = 0; i < p->count[t] && p->code == NULL; i++)
+        for (uint32_t i = 0; i < p->count[t] && p->code == NULL && !p->bare; i++)
             write_bits(w, float_bits(value[i]), 4);
     }
 }
@@ -496,6 +497,8 @@ static bool read_tensor(struct reader *r, struct packet *p, uint32_t t, enum enc
         return false;
     for (uint32_t i = 0; count == n && index != NULL && i < count; i++)
         index[i] = i;
+    if (p->bare)
+        return true;
     return p->code != NULL ? read_codes(r, p, t) : read_floats(r, count, value);
 }
 
@@ -518,7 +521,7 @@ static bool same_tensor(const struct packet *a, const struct packet *b, uint32_t
 {
     size_t at = a->begin[t];
 
-    for (uint32_t i = 0; i < a->count[t]; i++)
+    for (uint32_t i = 0; i < a->count[t] && !a->bare; i++)
         if (a->value[at + i] != b->value[at + i] &&
             (a->value[at + i] == a->value[at + i] || b->value[at + i] == b->value[at + i]))
             return false;

@@ -79,6 +79,7 @@ struct packet {
     uint32_t *index; /* NULL: values alone */
     float *value;
     bool counted, agreed;
+    bool bare; /* indices alone */
     struct code_form form;
     uint32_t *code;       /* what stands for each value; NULL: floats */
     size_t *scalar_begin; /* [tensors] in scalar; NULL: floats */

@@ -23,6 +23,31 @@ KERNEL(workers_scale)
         *a->diverged = 1;
 }
 
+struct workers_combine {
+    const float *micro; /* [workers][micro][stride] */
+    uint32_t micros;
+    size_t stride;
+    float *grad, *square; /* [workers][stride] */
+};
+
+/* A worker's gradient is the mean over its own samples, so over its micro-batches. */
+ROW_KERNEL(workers_combine)
+{
+    const float *micro = a->micro + row * a->micros * a->stride + column;
+    float part = 1 / (float)a->micros;
+    float sum = 0;
+    float square = 0;
+
+    for (uint32_t m = 0; m < a->micros; m++) {
+        float g = part * micro[m * a->stride];
+
+        sum += g;
+        square += g * g;
+    }
+    a->grad[row * a->stride + column] = sum;
+    a->square[row * a->stride + column] = square;
+}
+
 #ifndef __CUDACC__
 
 #include "sim/worker.h"
@@ -141,15 +166,27 @@ static void common_create(struct workers *w)
     w->method.compressor->start(&call, w->config->seed);
 }
 
+/* The largest shape that a lane's graph meets: micro-batches are workers to it. */
+static struct shape lane_shape(const struct config *c, const struct method *method, uint32_t group)
+{
+    uint32_t micro = method_micro(method);
+
+    return (struct shape){group * micro, c->batch / micro, c->data.bptt};
+}
+
 static void lane_create(struct workers *w, struct lane *lane, const struct network *network)
 {
     const struct config *c = w->config;
     size_t slab = w->group * w->all.length * sizeof(float);
-    struct shape most = {w->group, c->batch, c->data.bptt};
+    struct shape most = lane_shape(c, &w->method, w->group);
     struct call call = call_of(w);
 
     graph_create(&lane->graph, w->dev, w->parameters, network, most, true);
     lane->slab = device_alloc(w->dev, slab);
+    if (method_micro(&w->method) > 1) {
+        lane->micro = device_alloc(w->dev, method_micro(&w->method) * slab);
+        lane->square = device_alloc(w->dev, slab);
+    }
     if (scales(c))
         lane->scaled = device_alloc(w->dev, slab);
     call.settings = c->compressor.value;
@@ -231,6 +268,8 @@ void workers_destroy(struct workers *w)
         rounds_destroy(&w->lane[i].rounds, &w->method, &call, w->group);
         message_destroy(&w->lane[i].message, w->dev, w->group);
         device_free(w->dev, w->lane[i].slab, w->group * p);
+        device_free(w->dev, w->lane[i].micro, method_micro(&w->method) * w->group * p);
+        device_free(w->dev, w->lane[i].square, w->group * p);
         device_free(w->dev, w->lane[i].scaled, w->group * p);
         graph_destroy(&w->lane[i].graph);
     }
@@ -266,11 +305,12 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
                                      const struct network *network, struct parameters *parameters,
                                      uint32_t group)
 {
-    struct shape most = {group, c->batch, c->data.bptt};
     struct workers w = {
         .dev = dev, .config = c, .memory = memory_find(c->memory.name), .count = c->workers};
     struct method method = workers_method(c);
-    size_t slabs = scales(c) ? 2 : 1;
+    struct shape most = lane_shape(c, &method, group);
+    size_t slabs =
+        (scales(c) ? 2 : 1) + (method_micro(&method) > 1 ? method_micro(&method) + 1 : 0);
     struct lane_bytes bytes;
     struct call call;
 
@@ -328,6 +368,7 @@ static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t
     lane->group.call.workers = workers;
     lane->group.call.rounds = &lane->rounds;
     lane->group.call.grad = lane->slab;
+    lane->group.call.square = lane->square;
     lane->group.call.scale = w->scale + first;
     lane->message.senders = workers;
     if (decays_locally(c))
@@ -338,6 +379,33 @@ static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t
         lane->group.call.own[i] = w->own_slab[i] + first * w->all.length;
 }
 
+/* Forward and backward of the group; with micro-batches, each of those is a worker there. */
+static void run_graph(struct workers *w, struct lane *lane, uint32_t first, struct shape shape,
+                      uint32_t column)
+{
+    const struct config *c = w->config;
+    uint32_t micro = method_micro(&w->method);
+    size_t rows = (size_t)c->batch * c->data.bptt;
+    struct shape parts = {shape.workers * micro, shape.samples / micro, shape.steps};
+
+    graph_run(&lane->graph, &(struct pass){.shape = parts,
+                                           .params = w->params,
+                                           .transposed = w->transposed,
+                                           .slab = micro > 1 ? lane->micro : lane->slab,
+                                           .stride = w->all.length,
+                                           .step = w->step,
+                                           .first_sample = (uint64_t)first * shape.samples,
+                                           .state = w->state,
+                                           .state_samples = w->state_samples,
+                                           .state_first = column,
+                                           .loss = w->loss_sum + first * rows,
+                                           .diverged = w->diverged});
+    if (micro > 1)
+        LAUNCH_ROWS(w->dev, workers_combine, shape.workers, w->all.length, .micro = lane->micro,
+                    .micros = micro, .stride = w->all.length, .grad = lane->slab,
+                    .square = lane->square);
+}
+
 void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
                        uint32_t first, struct shape shape)
 {
@@ -345,12 +413,13 @@ void workers_gradients(struct workers *w, struct lane *lane, const struct stream
     bool segments = c->data.sharding == SHARD_SEGMENTS;
     uint32_t column = segments ? 0 : first * shape.samples;
     uint64_t position = segments ? (uint64_t)first * c->data.bptt : 0;
-    size_t rows = (size_t)c->batch * c->data.bptt;
 
     enter(w, lane, first, shape.workers);
     device_scratch_reset(w->dev);
     if (shape.steps == 0) {
         device_clear(w->dev, lane->slab, shape.workers * w->all.length * sizeof(float));
+        if (lane->square != NULL)
+            device_clear(w->dev, lane->square, shape.workers * w->all.length * sizeof(float));
         return;
     }
     stream_batch(data, w->dev,
@@ -360,18 +429,7 @@ void workers_gradients(struct workers *w, struct lane *lane, const struct stream
                                  .columns = shape.workers * shape.samples,
                                  .steps = shape.steps},
                  lane->graph.token, lane->graph.target);
-    graph_run(&lane->graph, &(struct pass){.shape = shape,
-                                           .params = w->params,
-                                           .transposed = w->transposed,
-                                           .slab = lane->slab,
-                                           .stride = w->all.length,
-                                           .step = w->step,
-                                           .first_sample = (uint64_t)first * shape.samples,
-                                           .state = w->state,
-                                           .state_samples = w->state_samples,
-                                           .state_first = column,
-                                           .loss = w->loss_sum + first * rows,
-                                           .diverged = w->diverged});
+    run_graph(w, lane, first, shape, column);
 }
 
 /* The threshold for the gradient of a worker, undivided. */

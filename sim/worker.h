@@ -29,6 +29,8 @@
 struct lane {
     struct graph graph;
     float *slab;   /* [group][P] gradients of the group's workers */
+    float *micro;  /* [group][micro-batches][P], where a method tells them apart; then */
+    float *square; /* [group][P] is the sum of their squares */
     float *scaled; /* [group][P] with memory none, where gradients are clipped or decayed */
     struct message message;
     struct rounds rounds;

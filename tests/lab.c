@@ -100,7 +100,8 @@ void lab_open(struct lab *lab, const struct lab_spec *spec)
     uint32_t workers = spec->workers;
     float one[256];
 
-    *lab = (struct lab){.spec = *spec, .step = {.seed = 1, .lr = 0.1f, .momentum = 0.9f}};
+    *lab = (struct lab){.spec = *spec,
+                        .step = {.seed = 1, .lr = 0.1f, .lr_change = 1, .momentum = 0.9f}};
     assert_true(spec->tensors <= LAB_TENSORS && workers <= ARRAY_LENGTH(one));
     harness_open(&lab->dev, spec->device);
     layout_open(lab);

@@ -5,6 +5,7 @@
 #include "sim/config.h"
 
 #include <limits.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -363,6 +364,43 @@ static void the_table_goes_by_the_quantiser_too(void **state)
     assert_true(c.phase[0].lr == 20);
 }
 
+static void warmups_have_names(void **state)
+{
+    const double want[] = {0.31622776601683794, 0.1, 0.031622776601683791, 0.01,
+                           0.0031622776601683794};
+
+    write_file("a.json", REGIME("\"compressor\":\"dgc:ratio=0.001\",\"warmup\":{\"ratios\":"
+                                "\"exponential:5\"},\"epochs\":9"));
+    accept("a.json");
+    for (uint32_t epoch = 0; epoch < 5; epoch++)
+        assert_true(fabs(config_ratio(&c, epoch, 77) / want[epoch] - 1) < 1e-12);
+    assert_true(config_ratio(&c, 5, 77) == 0.001);
+    accept("a.json --warmup dense:3 --warmup-epochs 2");
+    assert_true(config_ratio(&c, 5, 77) == 1 && config_ratio(&c, 6, 77) == 0.001);
+    assert_string_equal(pair("warmup.ratios"), "[1,1,1]");
+    refuse("a.json --warmup expo:3",
+           "--warmup expo:3: not a list of 1 to 64 numbers, exponential:N or "
+           "dense:N");
+    refuse("a.json --warmup dense:",
+           "--warmup dense:: not a list of 1 to 64 numbers, exponential:N or "
+           "dense:N");
+    refuse("a.json --warmup dense:65", "--warmup dense:65: not a list of 1 to 64 numbers, "
+                                       "exponential:N or dense:N");
+}
+
+static void dense_steps_come_again(void **state)
+{
+    write_file("a.json", REGIME("\"compressor\":\"topk:ratio=0.01\",\"dense_every\":5"));
+    accept("a.json");
+    for (uint64_t step = 0; step < 20; step++)
+        assert_true(config_ratio(&c, 0, step) == (step % 5 == 0 ? 1 : 0.01));
+    assert_true(config_ratio_most(&c) == 1);
+    accept("a.json --dense-every 0");
+    assert_true(config_ratio(&c, 0, 0) == 0.01);
+    accept("a.json --compressor terngrad");
+    assert_int_equal(c.dense_every, 0);
+}
+
 static void no_tuned_leaves_the_table_aside(void **state)
 {
     write_file("a.json", TABLE);
@@ -395,11 +433,43 @@ static void two_entries_that_say_as_much_are_refused(void **state)
         "a.json: tuned: 'topk:ratio=0.01' and 'topk:ratio=1e-2' both fit, and neither says more");
 }
 
+/* A regime whose tuned table has one entry of one key, each so many times a text. */
+static char *tuned_of(size_t names, const char *name, size_t keys, const char *key)
+{
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+
+    assert_non_null(out);
+    fputs("{\"model\":\"lstm\",\"data\":\"ptb\",\"tuned\":{\"topk", out);
+    for (size_t i = 0; i < names; i++)
+        fputs(name, out);
+    fputs("\":{\"lr", out);
+    for (size_t i = 0; i < keys; i++)
+        fputs(key, out);
+    fputs("\":1}}," ENDS, out);
+    fclose(out);
+    return text;
+}
+
+static void long_words_of_the_table_are_refused(void **state)
+{
+    char *deep = tuned_of(0, "", 25000, ".a");
+    char *named = tuned_of(200, ":a=", 0, "");
+
+    refuse_regime(deep, "a.json: tuned.topk: lr.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."
+                        "a.a.a.a.a.a: no such key");
+    refuse_regime(named, "a.json: tuned: more than 127 bytes: topk:a=:a=:a=:a=:a=:a=:a=:a=:a=:a=:a="
+                         ":a=:a=:a=:a=:a=:a=:a=:a=:a=...");
+    free(deep);
+    free(named);
+}
+
 /* Faults and misuse. */
 
 static void a_file_that_is_no_regime_is_refused(void **state)
 {
-    char *big = allocate((1 << 20) + 2, 1);
+    char *big = allocate((1 << 16) + 2, 1);
 
     refuse_regime("{\"model\": \"lstm\",\n\"data\":", "a.json: line 2: the JSON breaks off");
     refuse_regime("{\n\n lr: 3}\n", "a.json: line 3: no JSON: lr: 3}");
@@ -407,8 +477,8 @@ static void a_file_that_is_no_regime_is_refused(void **state)
     refuse_regime("", "a.json: line 1: the JSON breaks off");
     refuse_regime("[]", "a.json: not an object");
     refuse_regime("{\"seed\":1,\"seed\":2}", "a.json: the key 'seed' is there twice");
-    memset(big, ' ', (1 << 20) + 1);
-    refuse_regime(big, "a.json: larger than 1 MiB, so hardly a regime");
+    memset(big, ' ', (1 << 16) + 1);
+    refuse_regime(big, "a.json: larger than 64 KiB, so hardly a regime");
     free(big);
     refuse("nowhere/b.json", "nowhere/b.json: cannot open it: No such file or directory");
 }
@@ -463,7 +533,8 @@ static void wrong_values_are_refused(void **state)
                   "a.json: model.hidden: 2.5 is not a whole number in [1, 65536]");
     refuse_regime(REGIME("\"clip\":{\"mode\":\"local\"}"), "a.json: clip: 'norm' is missing");
     refuse_regime(REGIME("\"warmup\":{\"ratios\":[]}"),
-                  "a.json: warmup.ratios: [] is not a list of 1 to 64 numbers");
+                  "a.json: warmup.ratios: [] is not a list of 1 to 64 numbers, exponential:N or "
+                  "dense:N");
     refuse_regime(REGIME("\"lr_rule\":\"linear:to\""),
                   "a.json: lr_rule: \"linear:to\" is not of the form NAME[:key=value,...]");
     refuse_regime(REGIME("\"seed\":9007199254740992"),
@@ -529,6 +600,20 @@ static void a_wrong_command_line_is_misuse(void **state)
     refuse_usage("a.json --set seed", "--set seed: not of the form PATH=VALUE");
     refuse_usage("a.json --batch 2 --set total_batch=4",
                  "--batch 2 and --set total_batch=4 exclude each other");
+}
+
+static void a_sentence_that_is_too_long_keeps_its_end(void **state)
+{
+    const char *end = "aaa: cannot open it: File name too long";
+    char line[1024] = "a.json --with ";
+
+    write_file("a.json", MINIMAL);
+    memset(line + strlen(line), 'a', 900);
+    assert_false(parse(line));
+    assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
+    assert_memory_equal(err.text, "aaa", 3);
+    assert_non_null(strstr(err.text, "aaa...aaa"));
+    assert_string_equal(err.text + strlen(err.text) - strlen(end), end);
 }
 
 static void an_unknown_regime_is_refused_with_the_nearest(void **state)
@@ -1134,9 +1219,12 @@ int main(void)
         cmocka_unit_test(some_names_stand_for_others),
         cmocka_unit_test(a_quantiser_is_checked),
         cmocka_unit_test(the_table_goes_by_the_quantiser_too),
+        cmocka_unit_test(warmups_have_names),
+        cmocka_unit_test(dense_steps_come_again),
         cmocka_unit_test(no_tuned_leaves_the_table_aside),
         cmocka_unit_test(every_entry_of_the_table_is_checked),
         cmocka_unit_test(two_entries_that_say_as_much_are_refused),
+        cmocka_unit_test(long_words_of_the_table_are_refused),
         cmocka_unit_test(a_file_that_is_no_regime_is_refused),
         cmocka_unit_test(unknown_keys_are_refused_with_the_nearest),
         cmocka_unit_test(unknown_names_are_refused_with_the_nearest),
@@ -1144,6 +1232,7 @@ int main(void)
         cmocka_unit_test(faults_of_a_schedule_are_refused),
         cmocka_unit_test(a_flag_is_the_place_of_its_fault),
         cmocka_unit_test(a_wrong_command_line_is_misuse),
+        cmocka_unit_test(a_sentence_that_is_too_long_keeps_its_end),
         cmocka_unit_test(an_unknown_regime_is_refused_with_the_nearest),
         cmocka_unit_test(a_total_batch_is_divided_by_the_workers),
         cmocka_unit_test(batch_and_total_batch_replace_each_other),

@@ -239,6 +239,49 @@ static void shares_and_local_weight_decay_count_in_every_memory(void **state)
         check_share_and_decay((*m)->name);
 }
 
+/* What fades ends as zero, not as a denormal that stays. */
+static void what_fades_is_zero_in_the_end(void **state)
+{
+    static const char *const names[] = {"momentum", "residual", "dgc"};
+    const float none[8] = {0};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        struct lab lab;
+        float *kept;
+
+        begin_eight(&lab, names[i], 0.125);
+        lab.step.momentum = 0.75f;
+        if (strcmp(names[i], "dgc") != 0)
+            lab_set_memory(&lab, "beta", 0.75);
+        lab_step(&lab, g1);
+        for (int step = 0; step < 400; step++)
+            lab_step(&lab, none);
+        kept = lab_download(&lab, lab.slab[strcmp(names[i], "dgc") == 0], 1);
+        for (int e = 0; e < 8; e++)
+            assert_true(kept[e] == 0);
+        free(kept);
+        lab_close(&lab);
+    }
+}
+
+/* x -= lr g + e inside: the residual keeps lr times the gradient when lr falls to a quarter. */
+static void a_residual_may_keep_the_learning_rate(void **state)
+{
+    const float one[] = {8, 1, 0, 0, 0, 0, 0, 0}, none[8] = {0};
+    struct lab lab;
+    float *kept;
+
+    begin_eight(&lab, "residual", 0.125);
+    lab_set_memory(&lab, "lr_inside", 1);
+    lab_step(&lab, one);
+    lab.step.lr_change = 4;
+    lab_step(&lab, none);
+    kept = lab_download(&lab, lab.sum, 1);
+    assert_true(kept[0] == 0 && kept[1] == 4);
+    free(kept);
+    lab_close(&lab);
+}
+
 static void momentum_fades(void **state)
 {
     struct lab lab;
@@ -433,6 +476,8 @@ int main(void)
         cmocka_unit_test(momentum_is_the_schedules_and_may_change),
         cmocka_unit_test(without_correction_dgc_is_a_residual),
         cmocka_unit_test(shares_and_local_weight_decay_count_in_every_memory),
+        cmocka_unit_test(what_fades_is_zero_in_the_end),
+        cmocka_unit_test(a_residual_may_keep_the_learning_rate),
         cmocka_unit_test(momentum_fades),
         cmocka_unit_test(no_memory_leaves_gradients_where_they_are),
         cmocka_unit_test(a_residual_loses_nothing),

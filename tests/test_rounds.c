@@ -405,6 +405,28 @@ static void powersgd_sends_what_its_paper_says(void **state)
     layout_destroy(&l);
 }
 
+/* Both rounds' messages, packed and unpacked. */
+static void messages_of_every_round_hold(void **state)
+{
+    static const char *const names[] = {"clt-k", "gtopk", "powersgd"};
+    const size_t n[] = {3000, 40 * 50, 8}, rows[] = {1, 40, 1};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        float *x = allocate(3 * 5008, sizeof(*x));
+        struct error err = {""};
+        struct lab lab;
+
+        harness_floats(9, x, 3 * 5008);
+        begin(&lab, &(struct setup){names[i], "residual", n, rows, 3, 3, 0.05, NULL});
+        lab_step(&lab, x);
+        assert_true(message_verify(&lab.message, &lab.layout, ENCODING_RAW, &err));
+        if (lab.rounds.first.senders > 0)
+            assert_true(message_verify(&lab.rounds.first, &lab.layout, ENCODING_RAW, &err));
+        lab_close(&lab);
+        free(x);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -416,6 +438,7 @@ int main(void)
         cmocka_unit_test(small_matrices_go_whole),
         cmocka_unit_test(powersgd_scales),
         cmocka_unit_test(powersgd_sends_what_its_paper_says),
+        cmocka_unit_test(messages_of_every_round_hold),
     };
     int failed = 0;
 

@@ -56,18 +56,20 @@ static void written_tensors_are_read_back(void **state)
 {
     float a[6] = {1, -2, 3.5f, 0, -0.0f, 1e-42f};
     float scalar = 7;
+    const size_t most = (size_t)1 << 53;
     struct safetensors_tensor tensor[] = {
         {.name = "a\"b", .dims = 2, .dim = {3, 2}, .value = a},
         {.name = "none", .dims = 2, .dim = {3, 0}, .value = a},
         {.name = "scalar", .value = &scalar},
+        {.name = "long", .dims = 8, .dim = {0, most, most, most, most, most, most, most}},
     };
     struct safetensors_note note[] = {{"key", "x \\ y"}, {"epoch", "3"}};
     struct safetensors s;
     float back[6];
 
-    assert_true(safetensors_write(path, tensor, 3, note, 2, &err));
+    assert_true(safetensors_write(path, tensor, 4, note, 2, &err));
     assert_true(safetensors_open(&s, path, &err));
-    assert_int_equal(s.count, 3);
+    assert_int_equal(s.count, 4);
     assert_string_equal(safetensors_metadata(&s, "key"), "x \\ y");
     assert_null(safetensors_metadata(&s, "none"));
     assert_null(safetensors_find(&s, "nothing"));
@@ -79,6 +81,7 @@ static void written_tensors_are_read_back(void **state)
     assert_int_equal(safetensors_find(&s, "scalar")->dims, 0);
     assert_true(safetensors_read(&s, safetensors_find(&s, "scalar"), back, &err));
     assert_true(back[0] == 7);
+    assert_int_equal(safetensors_find(&s, "long")->dim[7], most);
     safetensors_close(&s);
     safetensors_close(&s);
 }
