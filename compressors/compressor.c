@@ -13,11 +13,22 @@ extern const struct compressor randomk_compressor;
 extern const struct compressor slice_compressor;
 extern const struct compressor threshold_compressor;
 extern const struct compressor topk_compressor;
+extern const struct compressor variance_compressor;
 
 const struct compressor *const compressors[] = {
-    &adacomp_compressor, &clt_k_compressor,     &dgc_compressor,      &gradient_dropping_compressor,
-    &gtopk_compressor,   &none_compressor,      &powersgd_compressor, &randomk_compressor,
-    &slice_compressor,   &threshold_compressor, &topk_compressor,     NULL,
+    &adacomp_compressor,
+    &clt_k_compressor,
+    &dgc_compressor,
+    &gradient_dropping_compressor,
+    &gtopk_compressor,
+    &none_compressor,
+    &powersgd_compressor,
+    &randomk_compressor,
+    &slice_compressor,
+    &threshold_compressor,
+    &topk_compressor,
+    &variance_compressor,
+    NULL,
 };
 
 extern const struct quantiser bf16_quantiser;
@@ -36,6 +47,7 @@ const struct quantiser *const quantisers[] = {
 static const struct {
     const char *name, *spec;
 } aliases[] = {
+    {"varbased", "variance:original=1"},
     {"adacomp2", "adacomp:original=1,sigmas=60"},
     {"efsignadacomp", "adacomp:original=1+efsignsgd"},
     {"efsigntopk", "topk+efsignsgd"},

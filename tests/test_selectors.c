@@ -585,6 +585,105 @@ static void adacomp_may_send_nothing(void **state)
     lab_close(&lab);
 }
 
+/* One sample a step. */
+static void variance_is_as_computed_by_hand(void **state)
+{
+    const float sent[8] = {0, 0, .67f, 0, 0, .63f, -.5f, .45f};
+    const struct how how = {"variance", "", "none", 1, {{"zeta", .999}}};
+    struct lab lab;
+    float *sum, *r;
+
+    begin(&lab, &how, eight, 1, 1);
+    lab_step(&lab, g1);
+    sum = lab_download(&lab, lab.sum, 1);
+    for (int e = 0; e < 8; e++)
+        assert_true(sum[e] == 0); /* r^2 = v */
+    free(sum);
+    lab_step(&lab, g2);
+    sum = lab_download(&lab, lab.sum, 1);
+    r = lab_download(&lab, lab.own[0], 1);
+    for (int e = 0; e < 8; e++) {
+        assert_true(fabsf(sum[e] - sent[e]) < 1e-6f);
+        assert_true(fabsf(r[e] - (sent[e] != 0 ? 0 : g1[e] + g2[e])) < 1e-6f);
+    }
+    free(sum);
+    free(r);
+    lab_close(&lab);
+}
+
+/* Over steps, tensors and workers, with states of its own. */
+static void variance_is_the_slow_one(void **state)
+{
+    enum { WORKERS = 2, N = 1305 };
+    const size_t n[] = {1000, 5, 300};
+    const struct how how = {"variance", "", "none", 1, {{"alpha", 1.5}, {"zeta", .9}}};
+    float *r = allocate(WORKERS * N, sizeof(*r)), *v = allocate(WORKERS * N, sizeof(*v));
+    float *x = allocate(WORKERS * N, sizeof(*x));
+    struct lab lab;
+
+    begin(&lab, &how, n, 3, WORKERS);
+    for (unsigned step = 0; step < 6; step++) {
+        float *sum;
+        size_t at = 0;
+
+        harness_floats(step, x, WORKERS * N);
+        lab_step(&lab, x);
+        sum = lab_download(&lab, lab.sum, 1);
+        for (uint32_t t = 0; t < 3; t++) {
+            for (size_t i = 0; i < n[t]; i++, at++) {
+                float want = 0;
+
+                for (uint32_t w = 0; w < WORKERS; w++) {
+                    size_t e = w * N + at;
+
+                    r[e] += x[e];
+                    v[e] += x[e] * x[e];
+                    if (r[e] * r[e] > 1.5f * v[e]) {
+                        want += r[e];
+                        r[e] = v[e] = 0;
+                    } else {
+                        v[e] *= .9f;
+                    }
+                }
+                assert_true(sum[lab_place(&lab, 0, t, i)] == want);
+            }
+        }
+        free(sum);
+    }
+    free(r);
+    free(v);
+    free(x);
+    lab_close(&lab);
+}
+
+/* What the first reference has under this name: r and v go from an element to the next. */
+static void slow_walk(const struct lab *lab, uint32_t worker, uint32_t tensor, const float *x,
+                      const float *g, struct expected *e)
+{
+    float alpha = (float)setting_of(lab, "alpha");
+    float r = 0, v = 0;
+
+    for (size_t i = 0; i < e->n; i++) {
+        float part = x[i] / 128;
+
+        r += part;
+        v += part * part;
+        e->sent[i] = r * r > alpha * v;
+        e->value[i] = x[i];
+        if (e->sent[i])
+            r = v = 0;
+        else
+            v *= 0.999f;
+    }
+}
+
+static void variance_walks_as_the_first_reference(void **state)
+{
+    const struct how how = {"variance", "", "residual", 1, {{"original", 1}, {"alpha", 0.1}}};
+
+    compare(&how, slow_walk, 0);
+}
+
 /* ---- dgc by a sample ---- */
 
 /* As the authors' code has it. */
@@ -761,6 +860,9 @@ int main(void)
         cmocka_unit_test(efsignadacomp_is_as_computed_by_hand),
         cmocka_unit_test(adacomp2_loses_nothing_of_what_it_holds),
         cmocka_unit_test(adacomp_may_send_nothing),
+        cmocka_unit_test(variance_is_as_computed_by_hand),
+        cmocka_unit_test(variance_is_the_slow_one),
+        cmocka_unit_test(variance_walks_as_the_first_reference),
         cmocka_unit_test(the_sampling_is_as_documented),
         cmocka_unit_test(sampled_dgc_is_the_slow_one),
         cmocka_unit_test(a_sample_says_how_many_are_sent),

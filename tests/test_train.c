@@ -557,6 +557,46 @@ static void methods_with_a_shared_scaler_train(void **state)
     require_same(&b, &c, 0); /* of one worker the largest is its own */
 }
 
+/* The gradients of K workers in the first lane's slab, to be freed. */
+static float *gradients_of(struct train *t, uint32_t workers)
+{
+    return harness_download(t, t->workers.lane[0].slab, workers * t->workers.all.length);
+}
+
+/* Two workers whose batch of 4 is told apart in 2 are 4 workers with a batch of 2. */
+static void micro_batches_are_workers(void **state)
+{
+    const char *const variance[] = {"--compressor", "variance:micro=2", NULL};
+    struct run two = {.workers = 2, .batch = 4, .more = MOMENTUM_SGD, .flags = variance};
+    struct run four = {.workers = 4, .batch = 2, .more = MOMENTUM_SGD};
+    struct config *c;
+    struct train t;
+    float *g, *parts, *square;
+    size_t p;
+
+    start(&t, &c, &four);
+    take_steps(&t, 1);
+    parts = gradients_of(&t, 4);
+    stop(&t, c);
+    start(&t, &c, &two);
+    take_steps(&t, 1);
+    p = t.workers.all.length;
+    g = gradients_of(&t, 2);
+    square = harness_download(&t, t.workers.lane[0].square, 2 * p);
+    stop(&t, c);
+    for (size_t w = 0; w < 2; w++) {
+        for (size_t i = 0; i < p; i++) {
+            float a = parts[2 * w * p + i] / 2, b = parts[(2 * w + 1) * p + i] / 2;
+
+            assert_true(fabsf(g[w * p + i] - (a + b)) < 1e-6f);
+            assert_true(fabsf(square[w * p + i] - (a * a + b * b)) < 1e-6f);
+        }
+    }
+    free(g);
+    free(parts);
+    free(square);
+}
+
 /* What is counted is what would be sent: the device's count against the packed bytes. */
 static void counted_bytes_are_those_of_the_packed_messages(void **state)
 {
@@ -670,6 +710,7 @@ int main(void)
         cmocka_unit_test(an_evaluation_alone_is_that_of_the_run),
         cmocka_unit_test(segments_and_scored_tokens_are_the_references),
         cmocka_unit_test(a_run_that_does_not_fit_is_refused_in_a_sentence),
+        cmocka_unit_test(micro_batches_are_workers),
         cmocka_unit_test(a_vote_moves_by_lr),
         cmocka_unit_test(methods_with_a_shared_scaler_train),
         cmocka_unit_test(counted_bytes_are_those_of_the_packed_messages),
