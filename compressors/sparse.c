@@ -2,18 +2,18 @@
 
 struct sparse_count {
     const float *x;
-    const uint32_t *threshold; /* [workers][tensors] */
-    const uint32_t *peak;      /* of tiles */
-    uint32_t *above, *equal;   /* of tiles */
+    struct sparse_cut cut;
+    uint32_t *above, *equal; /* of tiles: sizes above the cut, and within */
 };
 
 TILE_KERNEL(sparse_count)
 {
     uint32_t above[TILE_SLOTS];
     uint32_t equal[TILE_SLOTS];
-    uint32_t threshold = a->threshold[t->scalar];
+    uint32_t low = a->cut.low[t->scalar];
+    uint32_t high = a->cut.high[t->scalar];
 
-    if (a->peak[t->result] < threshold) {
+    if (a->cut.peak[t->result] < low) {
         tile_put(t, a->above, 0);
         tile_put(t, a->equal, 0);
         return;
@@ -21,8 +21,8 @@ TILE_KERNEL(sparse_count)
     EACH_SLOT (s) {
         uint32_t size = float_size(a->x[tile_at(t, s)]);
 
-        above[s] = tile_live(t, s) & (size > threshold);
-        equal[s] = tile_live(t, s) & (size == threshold);
+        above[s] = tile_live(t, s) & (size > high);
+        equal[s] = tile_live(t, s) & (size >= low) & (size <= high);
     }
     tile_put(t, a->above, tile_count(above));
     tile_put(t, a->equal, tile_count(equal));
@@ -30,13 +30,15 @@ TILE_KERNEL(sparse_count)
 
 struct sparse_compact {
     const float *x;
-    const uint32_t *threshold, *ties;        /* [workers][tensors] */
+    struct sparse_cut cut;
     const uint32_t *above, *equal;           /* of tiles */
     const uint32_t *above_scan, *equal_scan; /* over all tiles of all workers */
+    const uint32_t *n;                       /* [tensors] */
     const uint32_t *room_first; /* [tensors] tile of the message where a tensor begins */
     size_t room_stride;
     uint32_t *index;
-    float *value; /* [workers][room_stride] */
+    float *value;    /* [workers][room_stride] */
+    uint32_t *count; /* [workers][tensors] */
 };
 
 TILE_KERNEL(sparse_compact)
@@ -44,25 +46,30 @@ TILE_KERNEL(sparse_compact)
     uint32_t above[TILE_SLOTS];
     uint32_t equal[TILE_SLOTS];
     uint32_t rank[TILE_SLOTS];
-    uint32_t threshold = a->threshold[t->scalar];
-    uint32_t ties = a->ties[t->scalar];
+    uint32_t low = a->cut.low[t->scalar];
+    uint32_t high = a->cut.high[t->scalar];
+    uint32_t most = a->cut.most[t->scalar];
     size_t first = t->result - t->begin / TILE; /* of the tensor's tiles */
     uint32_t above_before = a->above_scan[t->result] - a->above_scan[first];
     uint32_t equal_before = a->equal_scan[t->result] - a->equal_scan[first];
+    uint32_t above_after = above_before + a->above[t->result];
+    uint32_t equal_after = equal_before + a->equal[t->result];
     size_t to = t->worker * a->room_stride + (size_t)a->room_first[t->tensor] * TILE +
-                above_before + (equal_before < ties ? equal_before : ties);
+                above_before + (equal_before < most ? equal_before : most);
 
-    if (a->above[t->result] == 0 && (a->equal[t->result] == 0 || equal_before >= ties))
+    if (t->begin + TILE >= a->n[t->tensor] && tile_leads(t))
+        a->count[t->scalar] = above_after + (equal_after < most ? equal_after : most);
+    if (above_after == above_before && (equal_after == equal_before || equal_before >= most))
         return;
     EACH_SLOT (s) {
         uint32_t size = float_size(a->x[tile_at(t, s)]);
 
-        above[s] = tile_live(t, s) & (size > threshold);
-        equal[s] = tile_live(t, s) & (size == threshold);
+        above[s] = tile_live(t, s) & (size > high);
+        equal[s] = tile_live(t, s) & (size >= low) & (size <= high);
     }
     tile_rank(t, equal, rank);
     EACH_SLOT (s)
-        above[s] |= equal[s] & (equal_before + rank[s] < ties);
+        above[s] |= equal[s] & (equal_before + rank[s] < most);
     tile_rank(t, above, rank);
     EACH_SLOT (s) {
         if (above[s]) {
@@ -141,17 +148,6 @@ TILE_KERNEL(sparse_take_same)
     }
 }
 
-struct sparse_fill {
-    const uint32_t *keep; /* [tensors] */
-    uint32_t *count;      /* [workers][tensors] */
-    uint32_t tensors;
-};
-
-ROW_KERNEL(sparse_fill)
-{
-    a->count[row * a->tensors + column] = a->keep[column];
-}
-
 struct sparse_put {
     const uint32_t *index;
     struct values values;
@@ -227,39 +223,51 @@ size_t sparse_slab_scratch(const struct call *call)
     return call->layout->length * sizeof(float);
 }
 
-void sparse_select_top(const struct call *call, struct message *out)
+struct sparse_cut sparse_cut_of(const struct call *call, const float *x, const uint32_t *keep)
 {
     const struct tiles *tiles = &call->layout->tiles;
     size_t pairs = (size_t)call->workers * tiles->tensors;
-    size_t results = call->workers * tiles->up_stride;
-    uint32_t *threshold = device_scratch(call->dev, pairs * sizeof(uint32_t));
-    uint32_t *ties = device_scratch(call->dev, pairs * sizeof(uint32_t));
-    uint32_t *of_tiles[5];
+    uint32_t *threshold = device_scratch(call->dev, pairs * sizeof(*threshold));
+    uint32_t *ties = device_scratch(call->dev, pairs * sizeof(*ties));
+    uint32_t *peak = device_scratch(call->dev, call->workers * tiles->up_stride * sizeof(*peak));
 
-    for (int i = 0; i < 5; i++)
-        of_tiles[i] = device_scratch(call->dev, results * sizeof(uint32_t));
-    device_select(call->dev, &(struct selection){.x = call->wanted,
+    device_select(call->dev, &(struct selection){.x = x,
                                                  .tiles = tiles,
                                                  .workers = call->workers,
                                                  .n = call->layout->n,
-                                                 .keep = call->keep,
+                                                 .keep = keep,
                                                  .threshold = threshold,
                                                  .ties = ties,
-                                                 .peak = of_tiles[0]});
-    LAUNCH_TILES(call->dev, sparse_count, tiles, call->workers, .x = call->wanted,
-                 .threshold = threshold, .peak = of_tiles[0], .above = of_tiles[1],
-                 .equal = of_tiles[2]);
+                                                 .peak = peak});
+    return (struct sparse_cut){threshold, threshold, ties, peak};
+}
+
+void sparse_take_cut(const struct call *call, const struct sparse_cut *cut, struct message *out)
+{
+    const struct tiles *tiles = &call->layout->tiles;
+    size_t results = call->workers * tiles->up_stride;
+    uint32_t *of_tiles[4];
+
+    for (int i = 0; i < 4; i++)
+        of_tiles[i] = device_scratch(call->dev, results * sizeof(uint32_t));
+    LAUNCH_TILES(call->dev, sparse_count, tiles, call->workers, .x = call->wanted, .cut = *cut,
+                 .above = of_tiles[0], .equal = of_tiles[1]);
     /* Between tensors' results lies room that nobody fills; only differences within a tensor count. */
+    device_scan(call->dev, of_tiles[0], results, of_tiles[2]);
     device_scan(call->dev, of_tiles[1], results, of_tiles[3]);
-    device_scan(call->dev, of_tiles[2], results, of_tiles[4]);
-    LAUNCH_TILES(call->dev, sparse_compact, tiles, call->workers, .x = call->wanted,
-                 .threshold = threshold, .ties = ties, .above = of_tiles[1], .equal = of_tiles[2],
-                 .above_scan = of_tiles[3], .equal_scan = of_tiles[4],
+    LAUNCH_TILES(call->dev, sparse_compact, tiles, call->workers, .x = call->wanted, .cut = *cut,
+                 .above = of_tiles[0], .equal = of_tiles[1], .above_scan = of_tiles[2],
+                 .equal_scan = of_tiles[3], .n = call->layout->n_dev,
                  .room_first = out->rooms.tiles.first, .room_stride = out->rooms.length,
-                 .index = out->index, .value = out->own_value);
+                 .index = out->index, .value = out->own_value, .count = out->count);
     message_floats(out);
-    LAUNCH_ROWS(call->dev, sparse_fill, call->workers, tiles->tensors, .keep = call->keep,
-                .count = out->count, .tensors = tiles->tensors);
+}
+
+void sparse_select_top(const struct call *call, struct message *out)
+{
+    struct sparse_cut cut = sparse_cut_of(call, call->wanted, call->keep);
+
+    sparse_take_cut(call, &cut, out);
 }
 
 struct sparse_chosen sparse_choice(const struct call *call)

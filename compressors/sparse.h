@@ -6,6 +6,13 @@
 
 #include "compressors/compressor.h"
 
+/* Entries by size, as float_size() has it: all above high, and of those from low to high the first
+ * `most`. */
+struct sparse_cut {
+    const uint32_t *low, *high, *most; /* [workers][tensors] */
+    const uint32_t *peak;              /* of tiles: the largest size there is */
+};
+
 /* Entries that a method's kernel chose: a bit for each, and how many there are in a tile. */
 struct sparse_chosen {
     uint32_t *bits;  /* [workers][tiles][8] */
@@ -57,6 +64,11 @@ size_t sparse_slab_scratch(const struct call *call);
 /* Fills out with the call->keep[tensor] entries of largest size of every tensor of every worker,
  * in the order of their indices; of equal ones those of lower index. */
 void sparse_select_top(const struct call *call, struct message *out);
+
+/* The cut that leaves the keep[tensor] entries of largest size in x; and out with those of the wanted
+ * that a cut leaves. */
+struct sparse_cut sparse_cut_of(const struct call *call, const float *x, const uint32_t *keep);
+void sparse_take_cut(const struct call *call, const struct sparse_cut *cut, struct message *out);
 
 /* Scratch for a method's choice; and out with the chosen entries, in the order of their indices. */
 struct sparse_chosen sparse_choice(const struct call *call);

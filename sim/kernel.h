@@ -344,7 +344,7 @@ KERNEL_FN void count_add(uint64_t *count, uint64_t value) /* NOLINT(readability-
 }
 
 /* Raises a maximum that several tiles share; of integers, for the same reason. */
-KERNEL_FN void max_raise(uint32_t *max, uint32_t value)
+KERNEL_FN void max_raise(uint32_t *max, uint32_t value) /* NOLINT(readability-non-const-parameter) */
 {
     uint32_t old = __atomic_load_n(max, __ATOMIC_RELAXED);
 

@@ -145,7 +145,7 @@ static void compare(const struct how *how, slow *version, double tolerance)
     struct lab lab;
 
     begin(&lab, how, n, ARRAY_LENGTH(n), 2);
-    for (uint64_t step = 0; step < 2 * FILLS; step++) {
+    for (uint64_t step = 0; step < (uint64_t)2 * FILLS; step++) {
         float *x = gradients(&lab, step % FILLS, step);
 
         lab.step.number = step;
@@ -202,10 +202,10 @@ static void slow_randomk(const struct lab *lab, uint32_t worker, uint32_t tensor
 
 static void randomk_is_the_slow_one(void **state)
 {
-    compare(&(struct how){"randomk", "", "none", .01, {{NULL}}}, slow_randomk, 0);
+    compare(&(struct how){"randomk", "", "none", .01, {{NULL, 0}}}, slow_randomk, 0);
     compare(&(struct how){"randomk", "", "none", .3, {{"scale", 0}}}, slow_randomk, 0);
-    compare(&(struct how){"randomk", "", "residual", .01, {{NULL}}}, slow_randomk, 0);
-    compare(&(struct how){"randomk", "", "none", 1, {{NULL}}}, slow_randomk, 0);
+    compare(&(struct how){"randomk", "", "residual", .01, {{NULL, 0}}}, slow_randomk, 0);
+    compare(&(struct how){"randomk", "", "none", 1, {{NULL, 0}}}, slow_randomk, 0);
 }
 
 /* byteps#299, #395: 4 k bytes, no indices. */
@@ -218,7 +218,7 @@ static void randomk_sends_the_same_entries_for_all(void **state)
     struct lab lab;
     float *x;
 
-    begin(&lab, &(struct how){"randomk", "", "none", .1, {{NULL}}}, n, 3, 3);
+    begin(&lab, &(struct how){"randomk", "", "none", .1, {{NULL, 0}}}, n, 3, 3);
     x = gradients(&lab, SMOOTH, 1);
     lab_step(&lab, x);
     lab_weigh(&lab, ENCODING_RAW, &total, each);
@@ -253,7 +253,7 @@ static void randomk_draws_uniformly(void **state)
 
     for (int i = 0; i < N; i++)
         ones[i] = 1;
-    begin(&lab, &(struct how){"randomk", "", "none", .25, {{NULL}}}, &n, 1, 1);
+    begin(&lab, &(struct how){"randomk", "", "none", .25, {{NULL, 0}}}, &n, 1, 1);
     for (unsigned draw = 0; draw < DRAWS; draw++) {
         float *x;
 
@@ -284,7 +284,7 @@ static void randomk_with_a_memory_loses_nothing_and_stays_small(void **state)
     struct lab lab;
     float *left;
 
-    begin(&lab, &(struct how){"randomk", "", "residual", .1, {{NULL}}}, &n, 1, 1);
+    begin(&lab, &(struct how){"randomk", "", "residual", .1, {{NULL, 0}}}, &n, 1, 1);
     for (uint64_t step = 0; step < 200; step++) {
         float *x = gradients(&lab, SMOOTH, step);
         float *sum;
@@ -333,10 +333,10 @@ static void slow_slice(const struct lab *lab, uint32_t worker, uint32_t tensor, 
 
 static void slice_is_the_slow_one(void **state)
 {
-    compare(&(struct how){"slice", "", "none", .1, {{NULL}}}, slow_slice, 0);
-    compare(&(struct how){"slice", "", "residual", .4, {{NULL}}}, slow_slice, 0);
-    compare(&(struct how){"slice", "", "dgc", .999, {{NULL}}}, slow_slice, 0);
-    compare(&(struct how){"slice", "", "none", 1, {{NULL}}}, slow_slice, 0);
+    compare(&(struct how){"slice", "", "none", .1, {{NULL, 0}}}, slow_slice, 0);
+    compare(&(struct how){"slice", "", "residual", .4, {{NULL, 0}}}, slow_slice, 0);
+    compare(&(struct how){"slice", "", "dgc", .999, {{NULL, 0}}}, slow_slice, 0);
+    compare(&(struct how){"slice", "", "none", 1, {{NULL, 0}}}, slow_slice, 0);
 }
 
 /* 129 elements in windows of 13: ten steps see all of them, and 4 bytes go for each. */
@@ -348,7 +348,7 @@ static void slice_comes_round(void **state)
     struct lab lab;
     float *x, *left;
 
-    begin(&lab, &(struct how){"slice", "", "residual", .1, {{NULL}}}, n, 2, 1);
+    begin(&lab, &(struct how){"slice", "", "residual", .1, {{NULL, 0}}}, n, 2, 1);
     x = gradients(&lab, SMOOTH, 1);
     for (uint64_t step = 0; step < 10; step++) {
         lab.step.number = step;
@@ -412,7 +412,7 @@ static void threshold_is_the_slow_one(void **state)
     compare(&(struct how){"threshold", "", "residual", 0, {{"tau", .5}, {"values", 1}}},
             slow_threshold, 0);
     compare(&(struct how){"threshold", "", "none", 0, {{"tau", 2}}}, slow_threshold, 0);
-    compare(&(struct how){"threshold", "", "none", 0, {{NULL}}}, slow_threshold, 0);
+    compare(&(struct how){"threshold", "", "none", 0, {{NULL, 0}}}, slow_threshold, 0);
 }
 
 static void threshold_is_as_computed_by_hand(void **state)
@@ -487,8 +487,8 @@ static void adacomp_is_the_slow_one(void **state)
     }
     compare(&(struct how){"adacomp", "", "residual", 0, {{"original", 1}, {"c", 3}}}, slow_adacomp,
             0);
-    compare(&(struct how){"adacomp", "", "none", 0, {{NULL}}}, slow_adacomp, 1e-6);
-    compare(&(struct how){"adacomp", "", "dgc", 0, {{NULL}}}, slow_adacomp, 1e-6);
+    compare(&(struct how){"adacomp", "", "none", 0, {{NULL, 0}}}, slow_adacomp, 1e-6);
+    compare(&(struct how){"adacomp", "", "dgc", 0, {{NULL, 0}}}, slow_adacomp, 1e-6);
 }
 
 static void adacomp_holds_to_deviations_as_the_slow_one(void **state)
@@ -575,7 +575,7 @@ static void adacomp_may_send_nothing(void **state)
     lab_weigh(&lab, ENCODING_RAW, &total, &each);
     assert_int_equal(each, 4 + 4 + 4 + 1); /* a count, an index, the scalar, a sign */
     lab_close(&lab);
-    begin(&lab, &(struct how){"adacomp", "efsignsgd", "residual", 0, {{NULL}}}, eight, 1, 1);
+    begin(&lab, &(struct how){"adacomp", "efsignsgd", "residual", 0, {{NULL, 0}}}, eight, 1, 1);
     lab_upload(&lab, lab.slab[0], x, 1);
     for (int i = 0; i < 8; i++)
         x[i] = -x[i] / 4;
@@ -684,6 +684,164 @@ static void variance_walks_as_the_first_reference(void **state)
     compare(&how, slow_walk, 0);
 }
 
+/* ---- dgc by a sample ---- */
+
+/* As the authors' code has it. */
+struct sampling {
+    size_t stride, samples, top, selects;
+};
+
+static struct sampling sampling_of(size_t n, double ratio, double sample_ratio)
+{
+    size_t share = (size_t)ceil((double)n * sample_ratio);
+    size_t two = (size_t)ceil(2 / ratio);
+    size_t least = share > two ? share : two;
+    struct sampling s = {.stride = 1, .samples = n, .selects = (size_t)ceil((double)n * ratio)};
+
+    if (sample_ratio < 1 && ratio < 1 && n > two) { /* at ratio 1 it is not asked */
+        s.stride = (size_t)ceil((double)n / (double)least / 32) * 32 + 1;
+        for (s.samples = n / s.stride; s.samples < least; s.samples = n / s.stride)
+            s.stride -= 8;
+    }
+    s.top = (size_t)ceil((double)s.samples * ratio);
+    return s;
+}
+
+static void the_sampling_is_as_documented(void **state)
+{
+    const size_t want[][5] = {
+        {1728, 1, 1728, 2, 2},          {2304, 1, 2304, 3, 3},      {9216, 1, 9216, 10, 10},
+        {36864, 17, 2168, 3, 37},       {147456, 73, 2019, 3, 148}, {2359296, 97, 24322, 25, 2360},
+        {7000000, 97, 72164, 73, 7000},
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(want); i++) {
+        struct sampling s = sampling_of(want[i][0], .001, .01);
+
+        assert_int_equal(s.stride, want[i][1]);
+        assert_int_equal(s.samples, want[i][2]);
+        assert_int_equal(s.top, want[i][3]);
+        assert_int_equal(s.selects, want[i][4]);
+    }
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+
+    return x > y ? -1 : x < y;
+}
+
+/* The k-th largest size of every stride-th element from start on. */
+static float largest_of(const float *x, size_t n, size_t start, size_t stride, size_t k)
+{
+    float *size = allocate(n, sizeof(*size));
+    size_t count = 0;
+    float found;
+
+    for (size_t i = start; i < n; i += stride)
+        size[count++] = fabsf(x[i]);
+    assert_true(k >= 1 && k <= count);
+    qsort(size, count, sizeof(*size), by_size);
+    found = size[k - 1];
+    free(size);
+    return found;
+}
+
+static size_t reach(const float *x, size_t n, float threshold)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < n; i++)
+        count += fabsf(x[i]) >= threshold;
+    return count;
+}
+
+/* Where the threshold comes to; exact: it is that of the largest, ties to the lower index. */
+static float adapted(const struct lab *lab, const float *x, size_t n, size_t selects,
+                     float threshold, bool *exact)
+{
+    double upper = setting_of(lab, "upper");
+    double lower = setting_of(lab, "lower");
+
+    for (int round = 0; round < (int)setting_of(lab, "rounds"); round++) {
+        size_t count = reach(x, n, threshold);
+
+        if ((double)count > upper * (double)selects) {
+            *exact = setting_of(lab, "resample") != 0;
+            if (*exact)
+                return largest_of(x, n, 0, 1, selects);
+            threshold *= (float)upper;
+        } else if ((double)count < lower * (double)selects) {
+            threshold *= (float)lower;
+        } else {
+            return threshold;
+        }
+    }
+    return threshold;
+}
+
+static void slow_sampled(const struct lab *lab, uint32_t worker, uint32_t tensor, const float *x,
+                         const float *g, struct expected *e)
+{
+    struct sampling s = sampling_of(e->n, lab->step.ratio, setting_of(lab, "sample_ratio"));
+    uint32_t word =
+        rng_block(lab->step.seed, RNG_SELECTION, 0, worker, tensor, (uint32_t)lab->step.number)
+            .word[0];
+    size_t start = (size_t)((uint64_t)word * s.stride >> 32);
+    float threshold = largest_of(x, e->n, start, s.stride, s.top);
+    size_t left = s.selects;
+    bool exact = false;
+
+    if (s.stride > 1)
+        threshold = adapted(lab, x, e->n, s.selects, threshold, &exact);
+    if (exact)
+        left -= reach(x, e->n, nextafterf(threshold, INFINITY));
+    for (size_t i = 0; i < e->n; i++) {
+        bool ties = exact && fabsf(x[i]) > threshold;
+
+        e->sent[i] = ties || (left > 0 && fabsf(x[i]) >= threshold);
+        left -= !ties && e->sent[i];
+        e->value[i] = x[i];
+    }
+}
+
+static void sampled_dgc_is_the_slow_one(void **state)
+{
+    compare(&(struct how){"dgc", "", "dgc", .01, {{"sampled", 1}}}, slow_sampled, 0);
+    compare(&(struct how){"dgc", "", "none", .001, {{"sampled", 1}}}, slow_sampled, 0);
+    compare(&(struct how){"dgc", "", "residual", .3, {{"sampled", 1}, {"resample", 0}}},
+            slow_sampled, 0);
+    compare(
+        &(struct how){"dgc", "", "none", .005, {{"sampled", 1}, {"resample", 0}, {"rounds", 2}}},
+        slow_sampled, 0);
+    compare(&(struct how){"dgc", "", "none", .1, {{"sampled", 1}, {"sample_ratio", 1}}},
+            slow_sampled, 0);
+    compare(&(struct how){"dgc", "", "dgc", 1, {{"sampled", 1}}}, slow_sampled, 0);
+}
+
+/* With the count before them; at least .8 of what the ratio says, unless rounds run out. */
+static void a_sample_says_how_many_are_sent(void **state)
+{
+    const size_t n = 40000;
+    struct traffic total;
+    uint64_t each;
+    struct lab lab;
+    float *x;
+
+    begin(&lab, &(struct how){"dgc", "", "none", .01, {{"sampled", 1}}}, &n, 1, 1);
+    x = gradients(&lab, SMOOTH, 4);
+    for (uint64_t step = 0; step < 20; step++) {
+        lab.step.number = step;
+        lab_step(&lab, x);
+        lab_weigh(&lab, ENCODING_RAW, &total, &each);
+        assert_int_equal(each, 4 + 8 * total.entries);
+        assert_in_range(total.entries, 320, 400);
+    }
+    free(x);
+    lab_close(&lab);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -705,6 +863,9 @@ int main(void)
         cmocka_unit_test(variance_is_as_computed_by_hand),
         cmocka_unit_test(variance_is_the_slow_one),
         cmocka_unit_test(variance_walks_as_the_first_reference),
+        cmocka_unit_test(the_sampling_is_as_documented),
+        cmocka_unit_test(sampled_dgc_is_the_slow_one),
+        cmocka_unit_test(a_sample_says_how_many_are_sent),
     };
     int failed = 0;
 

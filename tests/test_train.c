@@ -633,7 +633,7 @@ static void counted_bytes_are_those_of_the_packed_messages(void **state)
         {"adacomp", "runs16"},         {"randomk", "raw"},           {"slice+fp16", "raw"},
         {"threshold:tau=1e-5", "raw"}, {"dgc:ratio=0.03", "bitmap"}, {"dgc:ratio=0.03", "varint"},
         {"topk+qsgd", "gamma"},        {"adacomp", "delta"},         {"dgc:ratio=0.03", "rice"},
-        {"dgc:ratio=0.03", "best"},
+        {"dgc:ratio=0.03", "best"},    {"dgc:sampled=1", "runs16"},
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(sent); i++) {
