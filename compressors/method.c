@@ -45,13 +45,18 @@ bool method_contraction(const struct method *m)
     return m->compressor->contraction && (m->quantiser == NULL || m->quantiser->contraction);
 }
 
+double method_paper_entry_bits(const struct method *m, bool indexed)
+{
+    double bits = m->quantiser != NULL ? m->quantiser->paper_bits(m->quantiser_settings) : 32;
+
+    return indexed ? m->compressor->paper_index_bits + bits : bits;
+}
+
 double method_paper_bytes(const struct method *m, size_t n, double ratio)
 {
     double entries = ratio < 1 ? m->compressor->paper_entries(n, ratio) : (double)n;
-    double index_bits = ratio < 1 ? m->compressor->paper_index_bits : 0;
-    double bits = m->quantiser != NULL ? m->quantiser->paper_bits(m->quantiser_settings) : 32;
 
-    return entries * (index_bits + bits) / 8;
+    return entries * method_paper_entry_bits(m, ratio < 1) / 8;
 }
 
 void method_encode(const struct method *m, const struct call *call, struct message *out)

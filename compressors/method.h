@@ -22,6 +22,9 @@ const char *method_memory(const struct method *m); /* what "auto" means */
 bool method_unbiased(const struct method *m);
 bool method_contraction(const struct method *m);
 
+/* Bits of an entry as the papers count, without its index where all are sent. */
+double method_paper_entry_bits(const struct method *m, bool indexed);
+
 /* Bytes as the papers count one tensor's message. */
 double method_paper_bytes(const struct method *m, size_t n, double ratio);
 

@@ -17,7 +17,7 @@ levels=(
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire.* sim/weights.*'
     'compressors/*.* models/*.*'
     'sim/worker.*'
-    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.*'
+    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.* sim/account.*'
     'sim/train.*'
     'results/*.*'
     'sim/run.* sim/show.* sim/bench.* sim/eval.*'
