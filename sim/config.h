@@ -82,9 +82,8 @@ struct config {
         enum clip_mode mode;
         double norm;
     } clip;
-    enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
-    struct choice compressor;      /* its own "ratio" has moved into ratio[] and is 0 */
-    struct choice quantiser;       /* of the values that it chose; name "": none */
+    struct choice compressor; /* its own "ratio" has moved into ratio[] and is 0 */
+    struct choice quantiser;  /* of the values that it chose; name "": none */
     struct choice memory;
     struct {
         uint32_t epoch;
@@ -97,7 +96,8 @@ struct config {
         uint32_t steps;  /* each ratio lasts so many updates, or ... */
         uint32_t epochs; /* ... so many epochs; one of them is 0 */
     } warmup;
-    bool compress_all; /* tensors of one dimension too */
+    enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
+    bool compress_all;             /* tensors of one dimension too */
     enum encoding encoding;
     char init_sha256[65]; /* of the file of initial weights; "": drawn from the seed */
 
@@ -112,6 +112,7 @@ struct config {
     char init[1024];      /* the file of initial weights, or ""; its content is in the key */
     enum text_part split; /* of eval: what is evaluated */
     bool noted;           /* of eval: the regime is what the file of weights says it is of */
+    uint32_t measure;     /* steps, of which one is measured, besides one an epoch; 0: no more */
     uint32_t dump_steps;  /* 0: none */
     char dump[1024];      /* the folder where they go */
     char save[1024];      /* where the final weights go, or "" */

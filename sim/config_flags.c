@@ -89,6 +89,8 @@ static const struct flag flags_table[] = {
     {"save", OF_OUTPUT, A_TEXT, "save", "FILE", "write the final weights, as safetensors"},
     {"log-every", OF_OUTPUT, A_NUMBER, "log_every", "N",
      "keep loss and bytes of every N-th step (table steps); 0: none"},
+    {"measure-every", OF_OUTPUT, A_NUMBER, "measure_every", "N",
+     "measure errors and parts of the time in every N-th step; 0: once an epoch"},
     {"dump", OF_OUTPUT, STEPS_AND_FOLDER, "dump_steps", "STEPS DIR",
      "write what workers want, send and keep in the first STEPS steps"},
     {"json", OF_OUTPUT, NOTHING, "json", NULL, "the last line as JSON"},

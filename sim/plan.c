@@ -1,6 +1,7 @@
 #include "sim/plan.h"
 
 #include "compressors/sparse.h"
+#include "sim/measure.h"
 #include "sim/optimizer.h"
 #include "sim/worker.h"
 
@@ -90,7 +91,8 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                struct error *err)
 {
     begin(plan, dev, c, network, parameters, data_bytes);
-    plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters);
+    plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters) +
+                             measure_bytes(c, parameters);
     plan->part.workers = workers_bytes(c, parameters);
     for (uint32_t groups = 1; groups <= c->workers; groups++) {
         plan->group = group_size(c, groups);
