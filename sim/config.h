@@ -119,6 +119,7 @@ struct config {
     uint32_t log_every;   /* steps, of which one is kept; 0: none is */
     char experiment[128];
     bool again, json, fail_on_divergence, verify_wire, quiet;
+    bool tensors; /* a row for each tensor and epoch */
 
     /* what follows */
     char compressor_name[72]; /* with the quantiser's */

@@ -89,6 +89,8 @@ static const struct flag flags_table[] = {
     {"save", OF_OUTPUT, A_TEXT, "save", "FILE", "write the final weights, as safetensors"},
     {"log-every", OF_OUTPUT, A_NUMBER, "log_every", "N",
      "keep loss and bytes of every N-th step (table steps); 0: none"},
+    {"tensors", OF_OUTPUT, NOTHING, "tensors", NULL,
+     "keep what each tensor sent in an epoch (table tensors)"},
     {"measure-every", OF_OUTPUT, A_NUMBER, "measure_every", "N",
      "measure errors and parts of the time in every N-th step; 0: once an epoch"},
     {"dump", OF_OUTPUT, STEPS_AND_FOLDER, "dump_steps", "STEPS DIR",

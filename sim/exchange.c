@@ -66,13 +66,4 @@ double exchange_density(const struct workers *w, double entries, uint64_t steps)
     return (entries / (w->count * (double)steps) + dense) / (double)w->all.elements;
 }
 
-double exchange_paper_bytes(const struct workers *w, double ratio)
-{
-    double bytes = exchange_dense_bytes(w);
-
-    for (uint32_t i = 0; i < w->compressed.count; i++)
-        bytes += method_paper_bytes(&w->method, w->compressed.n[i], ratio);
-    return bytes;
-}
-
 #endif

@@ -27,7 +27,4 @@ double exchange_bytes_down(const struct workers *w, double message_bytes, uint64
 /* Values sent over values, of entries of compressed tensors added up over all workers. */
 double exchange_density(const struct workers *w, double entries, uint64_t steps);
 
-/* Per worker and step, as the method's paper counts. */
-double exchange_paper_bytes(const struct workers *w, double ratio);
-
 #endif

@@ -20,6 +20,7 @@ levels=(
     'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.* sim/account.* sim/measure.*'
     'sim/train.*'
     'results/*.*'
+    'sim/rows.*'
     'sim/run.* sim/show.* sim/bench.* sim/eval.*'
     'sim/main.c'
     'tests/*.*'
@@ -31,7 +32,7 @@ doors=(
     '<(cjson/)?cJSON\.h>      sim/tree.c'
     '<(cu[a-z_]*|cub/.*|nv.*)\.(h|cuh|hpp)>   sim/device_cuda.cu'
     '<.*dnnl.*>               sim/device_cpu.c'
-    '"results/[a-z_]*\.h"     sim/run.* sim/main.c results/* tests/*'
+    '"results/[a-z_]*\.h"     sim/run.* sim/rows.* sim/main.c results/* tests/*'
     '"tests/.*"               tests/*'
 )
 
