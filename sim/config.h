@@ -153,6 +153,10 @@ bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, st
 
 #define CONFIG_NOTE "config"
 
+/* The same for bytes, which reads `MODEL [flags]`: a model's NAME[:setting=value,...], which is then a
+ * regime of that model and defaults, or a regime. */
+bool config_parse_bytes(struct config *c, int argc, char **argv, bool *misuse, struct error *err);
+
 /* The flags of train, or of eval, in groups, from the table that parses them. */
 void config_help(FILE *out);
 void config_help_eval(FILE *out);

@@ -110,7 +110,7 @@ static bool belongs_to(const struct flag *flag, enum config_command command)
 {
     size_t i = 0;
 
-    if (command == CONFIG_TRAIN || flag->group == OF_EVALUATION)
+    if (command != CONFIG_EVAL || flag->group == OF_EVALUATION)
         return (command == CONFIG_EVAL) == (flag->group == OF_EVALUATION);
     while (i < ARRAY_LENGTH(shared) && strcmp(shared[i], flag->name) != 0)
         i++;
@@ -345,9 +345,10 @@ static bool no_two_batches(const struct config_flags *flags, struct error *err)
 static bool parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
                   struct error *err)
 {
-    bool train = flags->command == CONFIG_TRAIN;
-    const char **subject = train ? &flags->regime : &flags->file;
-    const char *what = train ? "regime" : "file";
+    static const char *const subjects[] = {
+        [CONFIG_TRAIN] = "regime", [CONFIG_EVAL] = "file", [CONFIG_BYTES] = "model"};
+    const char **subject = flags->command == CONFIG_EVAL ? &flags->file : &flags->regime;
+    const char *what = subjects[flags->command];
 
     for (int i = 0; i < argc; i++) {
         struct typed typed;

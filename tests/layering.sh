@@ -21,7 +21,7 @@ levels=(
     'sim/train.*'
     'results/*.*'
     'sim/rows.*'
-    'sim/run.* sim/show.* sim/bench.* sim/eval.*'
+    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.*'
     'sim/main.c'
     'tests/*.*'
 )
