@@ -48,7 +48,12 @@ create table settings (
     primary key (run_id, key)
 ) without rowid;
 
--- Bytes are per worker and of the whole epoch.
+-- Bytes are per worker and of the whole epoch, tensors that are sent whole included.
+--
+-- What is "measured" is measured in one step of the epoch, its last but one, and with
+-- --measure-every N in each N-th step of the run; NULL if none of them was reached.  The parts of
+-- seconds are shares of it, as the measured steps' stages (run launch by launch, one at a time) are
+-- of those steps without what measuring itself took: so they add up to it.
 create table epochs (
     run_id             integer not null references runs (id) on delete cascade,
     epoch              integer not null,
@@ -63,26 +68,33 @@ create table epochs (
     steps              integer,
     samples            integer,
     density            real,    -- values sent by a worker / values
-    density_union      real,    -- values that any worker sent / values (not measured yet)
+    density_union      real,    -- measured: values that any worker sent / values, the mean
     bytes_dense        real,    -- without compression
     bytes_up           real,    -- of a worker, in the whole epoch
     bytes_up_step      real,    -- in its last step: what it is once a warm-up is over
     bytes_down         real,
     bytes_paper        real,    -- by the counting rule of the method's paper
+    -- As GRACE counts: whole bytes.  4 for an index, none where all know it or all are sent; 4 for a
+    -- float, 2 for 16 bits, 1 for any code of 8 bits or fewer; 4 for a scalar.
     bytes_framework    real,
+    -- log2 of how many messages there could be, of each tensor and step, given how many entries k of
+    -- n it has: log2 C(n, k), none where all workers know the indices; 32 bits for a float, log2 of
+    -- the number of codes for a code; 32 bits for a scalar.  Where the data decide k, of its mean.
     bytes_bound        real,
     grad_norm          real,    -- before clipping, the mean over workers and steps
     residual_norm      real,    -- of what is not yet sent, root mean square over workers
+    -- Measured: the root of (the sum over workers of |w - d|^2 / the sum of |w|^2), w what a worker
+    -- wanted to send of the compressed tensors (with what it had kept), d what its message said.
     compression_error  real,
     step_distance      real,
     scored             integer, -- what valid_loss is a mean of: tokens or images
-    seconds            real,
-    seconds_forward    real,
+    seconds            real,    -- of its training, without validation
+    seconds_forward    real,    -- measured, as are the others
     seconds_backward   real,
-    seconds_compensate real,
+    seconds_compensate real,    -- clipping; and what a memory adds up, and takes off when it is sent
     seconds_encode     real,
     seconds_exchange   real,
-    seconds_apply      real,
+    seconds_apply      real,    -- the optimizer
     shared             integer, -- 1: others were on the device, the times do not count
     samples_per_second real,
     primary key (run_id, epoch)
@@ -101,6 +113,26 @@ create table steps (
     bytes_down real,
     grad_norm  real,
     primary key (run_id, step)
+) without rowid;
+
+-- What --tensors keeps: each tensor's part of an epoch's row, with the same meanings.  The bytes add
+-- up to the epoch's; residual_norm does as squares.  Of a tensor that is sent whole nothing is left.
+create table tensors (
+    run_id            integer not null references runs (id) on delete cascade,
+    epoch             integer not null,
+    tensor            text not null,   -- PyTorch's name
+    elements          integer,
+    entries           real,            -- that a worker sent in the whole epoch
+    density           real,
+    density_union     real,
+    bytes_up          real,
+    bytes_down        real,
+    bytes_paper       real,
+    bytes_framework   real,
+    bytes_bound       real,
+    residual_norm     real,
+    compression_error real,
+    primary key (run_id, epoch, tensor)
 ) without rowid;
 
 create table tests (

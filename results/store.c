@@ -749,8 +749,6 @@ static double perplexity_of(double loss)
 struct epoch_call {
     int64_t run;
     const struct epoch_row *row;
-    const struct step_row *steps;
-    size_t count;
 };
 
 static void bind_epoch(sqlite3_stmt *statement, const struct epoch_row *row)
@@ -769,10 +767,19 @@ static void bind_epoch(sqlite3_stmt *statement, const struct epoch_row *row)
     bind_less_is_better(statement, ":bytes_up_step", row->bytes_up_step);
     bind_less_is_better(statement, ":bytes_down", row->bytes_down);
     bind_less_is_better(statement, ":bytes_paper", row->bytes_paper);
+    bind_less_is_better(statement, ":bytes_framework", row->bytes_framework);
+    bind_less_is_better(statement, ":bytes_bound", row->bytes_bound);
     bind_less_is_better(statement, ":grad_norm", row->grad_norm);
     bind_less_is_better(statement, ":residual_norm", row->residual_norm);
+    bind_less_is_better(statement, ":compression_error", row->compression_error);
     bind_integer(statement, ":scored", (int64_t)row->scored);
     bind_less_is_better(statement, ":seconds", row->seconds);
+    bind_less_is_better(statement, ":seconds_forward", row->seconds_forward);
+    bind_less_is_better(statement, ":seconds_backward", row->seconds_backward);
+    bind_less_is_better(statement, ":seconds_compensate", row->seconds_compensate);
+    bind_less_is_better(statement, ":seconds_encode", row->seconds_encode);
+    bind_less_is_better(statement, ":seconds_exchange", row->seconds_exchange);
+    bind_less_is_better(statement, ":seconds_apply", row->seconds_apply);
     bind_more_is_better(statement, ":samples_per_second", row->samples_per_second);
 }
 
@@ -789,8 +796,10 @@ static bool touch(struct store *store, int64_t run, struct error *err)
     return sqlite3_changes(store->db) == 1 || fail_gone(store, err);
 }
 
-static void bind_step(sqlite3_stmt *statement, const struct step_row *row)
+static void bind_step(sqlite3_stmt *statement, const struct epoch_row *epoch, size_t i)
 {
+    const struct step_row *row = &epoch->step[i];
+
     bind_integer(statement, ":step", (int64_t)row->step);
     bind_less_is_better(statement, ":loss", row->loss);
     bind_less_is_better(statement, ":lr", row->lr);
@@ -801,31 +810,77 @@ static void bind_step(sqlite3_stmt *statement, const struct step_row *row)
     bind_less_is_better(statement, ":grad_norm", row->grad_norm);
 }
 
-static bool write_steps(struct store *store, const struct epoch_call *call, struct error *err)
+static void bind_tensor(sqlite3_stmt *statement, const struct epoch_row *epoch, size_t i)
+{
+    const struct tensor_row *row = &epoch->tensor[i];
+
+    bind_text(statement, ":tensor", row->tensor);
+    bind_integer(statement, ":elements", (int64_t)row->elements);
+    bind_less_is_better(statement, ":entries", row->entries);
+    bind_less_is_better(statement, ":density", row->density);
+    bind_less_is_better(statement, ":density_union", row->density_union);
+    bind_less_is_better(statement, ":bytes_up", row->bytes_up);
+    bind_less_is_better(statement, ":bytes_down", row->bytes_down);
+    bind_less_is_better(statement, ":bytes_paper", row->bytes_paper);
+    bind_less_is_better(statement, ":bytes_framework", row->bytes_framework);
+    bind_less_is_better(statement, ":bytes_bound", row->bytes_bound);
+    bind_less_is_better(statement, ":residual_norm", row->residual_norm);
+    bind_less_is_better(statement, ":compression_error", row->compression_error);
+}
+
+/* Rows of another table that belong to an epoch. */
+struct rows_within {
+    size_t count;
+    void (*bind)(sqlite3_stmt *statement, const struct epoch_row *epoch, size_t i);
+    const char *sql;
+};
+
+static bool write_within(struct store *store, const struct epoch_call *call,
+                         const struct rows_within *rows, struct error *err)
 {
     sqlite3_stmt *statement;
     bool ok = true;
 
-    if (call->count == 0)
+    if (rows->count == 0)
         return true;
-    statement = prepare(
-        store,
-        "insert or replace into steps (run_id, step, epoch, loss, lr, samples, density, bytes_up,"
-        " bytes_down, grad_norm)"
-        " values (:run, :step, :epoch, :loss, :lr, :samples, :density, :bytes_up, :bytes_down,"
-        " :grad_norm)",
-        err);
+    statement = prepare(store, rows->sql, err);
     if (statement == NULL)
         return false;
     bind_integer(statement, ":run", call->run);
     bind_integer(statement, ":epoch", call->row->epoch);
-    for (size_t i = 0; ok && i < call->count; i++) {
-        bind_step(statement, &call->steps[i]);
+    for (size_t i = 0; ok && i < rows->count; i++) {
+        rows->bind(statement, call->row, i);
         next_row(store, statement, &ok, err);
         sqlite3_reset(statement);
     }
     sqlite3_finalize(statement);
     return ok;
+}
+
+static bool write_steps(struct store *store, const struct epoch_call *call, struct error *err)
+{
+    struct rows_within steps = {
+        call->row->steps_kept, bind_step,
+        "insert or replace into steps (run_id, step, epoch, loss, lr, samples, density, bytes_up,"
+        " bytes_down, grad_norm)"
+        " values (:run, :step, :epoch, :loss, :lr, :samples, :density, :bytes_up, :bytes_down,"
+        " :grad_norm)"};
+
+    return write_within(store, call, &steps, err);
+}
+
+static bool write_tensors(struct store *store, const struct epoch_call *call, struct error *err)
+{
+    struct rows_within tensors = {
+        call->row->tensors_kept, bind_tensor,
+        "insert or replace into tensors (run_id, epoch, tensor, elements, entries, density,"
+        " density_union, bytes_up, bytes_down, bytes_paper, bytes_framework, bytes_bound,"
+        " residual_norm, compression_error)"
+        " values (:run, :epoch, :tensor, :elements, :entries, :density, :density_union, :bytes_up,"
+        " :bytes_down, :bytes_paper, :bytes_framework, :bytes_bound, :residual_norm,"
+        " :compression_error)"};
+
+    return write_within(store, call, &tensors, err);
 }
 
 /* An epoch that is there already (of a run that was taken up again) is replaced. */
@@ -836,11 +891,15 @@ static bool write_epoch(struct store *store, void *arg, struct error *err)
         store,
         "insert or replace into epochs (run_id, epoch, train_loss, valid_loss, perplexity, lr,"
         " steps, samples, density, density_union, bytes_dense, bytes_up, bytes_up_step,"
-        " bytes_down, bytes_paper, grad_norm, residual_norm, scored, seconds, samples_per_second)"
+        " bytes_down, bytes_paper, bytes_framework, bytes_bound, grad_norm, residual_norm,"
+        " compression_error, scored, seconds, seconds_forward, seconds_backward,"
+        " seconds_compensate, seconds_encode, seconds_exchange, seconds_apply, samples_per_second)"
         " values (:run, :epoch, :train_loss, :valid_loss, :perplexity, :lr,"
         " :steps, :samples, :density, :density_union, :bytes_dense, :bytes_up, :bytes_up_step,"
-        " :bytes_down, :bytes_paper, :grad_norm, :residual_norm, :scored, :seconds, "
-        ":samples_per_second)",
+        " :bytes_down, :bytes_paper, :bytes_framework, :bytes_bound, :grad_norm, :residual_norm,"
+        " :compression_error, :scored, :seconds, :seconds_forward, :seconds_backward,"
+        " :seconds_compensate, :seconds_encode, :seconds_exchange, :seconds_apply,"
+        " :samples_per_second)",
         err);
 
     if (statement == NULL)
@@ -848,13 +907,12 @@ static bool write_epoch(struct store *store, void *arg, struct error *err)
     bind_integer(statement, ":run", call->run);
     bind_epoch(statement, call->row);
     return execute(store, statement, err) && write_steps(store, call, err) &&
-           touch(store, call->run, err);
+           write_tensors(store, call, err) && touch(store, call->run, err);
 }
 
-bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row,
-                 const struct step_row *steps, size_t count, struct error *err)
+bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row, struct error *err)
 {
-    struct epoch_call call = {run, row, steps, count};
+    struct epoch_call call = {run, row};
 
     if (!patiently(store, "begin immediate", write_epoch, &call, err))
         return false;
@@ -862,39 +920,54 @@ bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row,
     return true;
 }
 
-struct steps_call {
+/* What --log-every and --tensors keep. */
+struct kept_call {
     int64_t run;
+    const char *sql; /* one number, of :run and :every */
     uint32_t every;
     bool has;
 };
 
-static bool read_has_steps(struct store *store, void *arg, struct error *err)
+static bool read_kept(struct store *store, void *arg, struct error *err)
 {
-    struct steps_call *call = arg;
-    sqlite3_stmt *statement =
-        prepare(store,
-                "select (select count(*) from steps where run_id = :run and step % :every = 0)"
-                "       >= (sum(steps) + :every - 1) / :every from epochs where run_id = :run",
-                err);
+    struct kept_call *call = arg;
+    sqlite3_stmt *statement = prepare(store, call->sql, err);
     bool ok;
 
     if (statement == NULL)
         return false;
     bind_integer(statement, ":run", call->run);
-    bind_integer(statement, ":every", call->every);
+    if (call->every > 0)
+        bind_integer(statement, ":every", call->every);
     call->has = next_row(store, statement, &ok, err) && sqlite3_column_int(statement, 0);
     sqlite3_finalize(statement);
     return ok;
 }
 
-bool store_has_steps(struct store *store, int64_t run, uint32_t every, bool *has, struct error *err)
+static bool has_kept(struct store *store, struct kept_call call, bool *has, struct error *err)
 {
-    struct steps_call call = {.run = run, .every = every};
-
-    if (!patiently(store, NULL, read_has_steps, &call, err))
+    if (!patiently(store, NULL, read_kept, &call, err))
         return false;
     *has = call.has;
     return true;
+}
+
+bool store_has_steps(struct store *store, int64_t run, uint32_t every, bool *has, struct error *err)
+{
+    static const char sql[] =
+        "select (select count(*) from steps where run_id = :run and step % :every = 0)"
+        "       >= (sum(steps) + :every - 1) / :every from epochs where run_id = :run";
+
+    return has_kept(store, (struct kept_call){.run = run, .sql = sql, .every = every}, has, err);
+}
+
+bool store_has_tensors(struct store *store, int64_t run, bool *has, struct error *err)
+{
+    static const char sql[] =
+        "select count(*) = (select count(distinct epoch) from tensors where run_id = :run)"
+        " from epochs where run_id = :run";
+
+    return has_kept(store, (struct kept_call){.run = run, .sql = sql}, has, err);
 }
 
 struct finish_call {

@@ -36,15 +36,24 @@ struct run_row {
     size_t settings_count;
 };
 
+/* Bytes are per worker and of the whole epoch. */
 struct epoch_row {
     uint32_t epoch;
     double train_loss, valid_loss, lr;
     uint64_t steps, samples, scored;
     double density, density_union;
-    double bytes_dense, bytes_up, bytes_down, bytes_paper; /* per worker, of the whole epoch */
+    double bytes_dense, bytes_up, bytes_down;
+    double bytes_paper, bytes_framework, bytes_bound;
     double bytes_up_step; /* of the epoch's last step: what it is once a warm-up is over */
-    double grad_norm, residual_norm;
+    double grad_norm, residual_norm, compression_error;
     double seconds, samples_per_second;
+    double seconds_forward, seconds_backward, seconds_compensate, seconds_encode, seconds_exchange,
+        seconds_apply;
+
+    const struct step_row *step; /* [steps_kept] those of --log-every */
+    size_t steps_kept;
+    const struct tensor_row *tensor; /* [tensors_kept] those of --tensors */
+    size_t tensors_kept;
 };
 
 /* A step that is kept; bytes and norm as in the epoch's row, of this step alone. */
@@ -52,6 +61,15 @@ struct step_row {
     uint64_t step, samples; /* step: in the run */
     double loss, lr, density;
     double bytes_up, bytes_down, grad_norm;
+};
+
+/* A tensor's part of its epoch's row. */
+struct tensor_row {
+    const char *tensor;
+    uint64_t elements;
+    double entries, density, density_union;
+    double bytes_up, bytes_down, bytes_paper, bytes_framework, bytes_bound;
+    double residual_norm, compression_error;
 };
 
 struct test_row {
@@ -87,13 +105,15 @@ const char *store_notice(const struct store *store);
 bool store_claim(struct store *store, const struct run_row *row, bool again,
                  enum store_claim *claim, int64_t *run, struct error *err);
 
-/* steps: those of the epoch that are kept; NULL if there are none. */
-bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row,
-                 const struct step_row *steps, size_t count, struct error *err);
+/* With its steps and tensors, all or nothing. */
+bool store_epoch(struct store *store, int64_t run, const struct epoch_row *row, struct error *err);
 
 /* Whether all is there that --log-every keeps of the run's epochs. */
 bool store_has_steps(struct store *store, int64_t run, uint32_t every, bool *has,
                      struct error *err);
+
+/* Whether --tensors kept those of all of the run's epochs. */
+bool store_has_tensors(struct store *store, int64_t run, bool *has, struct error *err);
 
 /* Tests and the status at the end: done, diverged, stopped or failed. */
 bool store_finish(struct store *store, int64_t run, const char *status,

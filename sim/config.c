@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "compressors/compressor.h"
+#include "models/model.h"
 #include "sim/config_find.h"
 #include "sim/config_flags.h"
 #include "sim/config_keys.h"
@@ -78,11 +79,39 @@ static bool load_note(struct sources *s, const char *path, struct error *err)
     return ok;
 }
 
+/* Whether a model stands where other commands have a regime. */
+static bool names_model(const struct config_flags *flags)
+{
+    return flags->command == CONFIG_BYTES && strchr(flags->regime, '/') == NULL &&
+           (strchr(flags->regime, ':') != NULL || model_find(flags->regime) != NULL);
+}
+
+/* A regime that has all that one must have; what the model is not goes by defaults. */
+static struct tree *regime_of_model(const char *spec)
+{
+    struct tree *regime = tree_new(TREE_OBJECT, spec);
+
+    tree_put(regime, "model", tree_text(spec, spec));
+    tree_put(regime, "data", tree_text("text", spec));
+    tree_put_path(regime, "schedule.0.lr", tree_number(0, spec));
+    return regime;
+}
+
+static bool read_regime(struct sources *s, const char *path, struct error *err)
+{
+    if (s->flags.regime == NULL)
+        return load_note(s, path, err);
+    if (!names_model(&s->flags))
+        return tree_load(&s->regime, path, err);
+    s->regime = regime_of_model(path);
+    return true;
+}
+
 static bool load_regime(struct sources *s, const char *path, struct error *err)
 {
     const struct tree *tuned;
 
-    if (s->flags.regime == NULL ? !load_note(s, path, err) : !tree_load(&s->regime, path, err))
+    if (!read_regime(s, path, err))
         return false;
     if (s->regime->kind != TREE_OBJECT)
         return fail(err, "%s: not an object", path);
@@ -400,9 +429,10 @@ static bool find_regime(const struct config_flags *flags, char **path, struct er
     *path = NULL;
     if (flags->command == CONFIG_EVAL && !find_weights(flags->file, err))
         return false;
-    if (flags->regime != NULL)
+    if (flags->regime != NULL && !names_model(flags))
         return config_find(path, flags->regime, err);
-    *path = format_text("%s: " CONFIG_NOTE, flags->file);
+    *path = flags->regime != NULL ? format_text("%s", flags->regime)
+                                  : format_text("%s: " CONFIG_NOTE, flags->file);
     return true;
 }
 
@@ -447,6 +477,11 @@ void config_free(struct config *c)
 bool config_parse(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
 {
     return parse(c, CONFIG_TRAIN, argc, argv, misuse, err);
+}
+
+bool config_parse_bytes(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
+{
+    return parse(c, CONFIG_BYTES, argc, argv, misuse, err);
 }
 
 bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, struct error *err)

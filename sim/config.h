@@ -95,9 +95,8 @@ struct config {
         enum clip_mode mode;
         double norm;
     } clip;
-    enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
-    struct choice compressor;      /* its own "ratio" has moved into ratio[] and is 0 */
-    struct choice quantiser;       /* of the values that it chose; name "": none */
+    struct choice compressor; /* its own "ratio" has moved into ratio[] and is 0 */
+    struct choice quantiser;  /* of the values that it chose; name "": none */
     struct choice memory;
     struct {
         uint32_t epoch;
@@ -112,7 +111,8 @@ struct config {
         uint32_t epochs;  /* ... so many epochs; one of them is 0 */
     } warmup;
     uint32_t dense_every; /* steps of the run that this divides send all entries; 0: none */
-    bool compress_all;    /* tensors of one dimension too */
+    enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
+    bool compress_all;             /* tensors of one dimension too */
     enum encoding encoding;
     char init_sha256[65]; /* of the file of initial weights; "": drawn from the seed */
 
@@ -127,12 +127,14 @@ struct config {
     char init[1024];      /* the file of initial weights, or ""; its content is in the key */
     enum text_part split; /* of eval: what is evaluated */
     bool noted;           /* of eval: the regime is what the file of weights says it is of */
+    uint32_t measure;     /* steps, of which one is measured, besides one an epoch; 0: no more */
     uint32_t dump_steps;  /* 0: none */
     char dump[1024];      /* the folder where they go */
     char save[1024];      /* where the final weights go, or "" */
     uint32_t log_every;   /* steps, of which one is kept; 0: none is */
     char experiment[128];
     bool again, json, fail_on_divergence, verify_wire, quiet;
+    bool tensors; /* a row for each tensor and epoch */
 
     /* what follows */
     char compressor_name[72]; /* with the quantiser's */
@@ -165,6 +167,10 @@ void config_free(struct config *c);
 bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, struct error *err);
 
 #define CONFIG_NOTE "config"
+
+/* The same for bytes, which reads `MODEL [flags]`: a model's NAME[:setting=value,...], which is then a
+ * regime of that model and defaults, or a regime. */
+bool config_parse_bytes(struct config *c, int argc, char **argv, bool *misuse, struct error *err);
 
 /* The flags of train, or of eval, in groups, from the table that parses them. */
 void config_help(FILE *out);

@@ -91,6 +91,10 @@ static const struct flag flags_table[] = {
     {"save", OF_OUTPUT, A_TEXT, "save", "FILE", "write the final weights, as safetensors"},
     {"log-every", OF_OUTPUT, A_NUMBER, "log_every", "N",
      "keep loss and bytes of every N-th step (table steps); 0: none"},
+    {"tensors", OF_OUTPUT, NOTHING, "tensors", NULL,
+     "keep what each tensor sent in an epoch (table tensors)"},
+    {"measure-every", OF_OUTPUT, A_NUMBER, "measure_every", "N",
+     "measure errors and parts of the time in every N-th step; 0: once an epoch"},
     {"dump", OF_OUTPUT, STEPS_AND_FOLDER, "dump_steps", "STEPS DIR",
      "write what workers want, send and keep in the first STEPS steps"},
     {"json", OF_OUTPUT, NOTHING, "json", NULL, "the last line as JSON"},
@@ -108,7 +112,7 @@ static bool belongs_to(const struct flag *flag, enum config_command command)
 {
     size_t i = 0;
 
-    if (command == CONFIG_TRAIN || flag->group == OF_EVALUATION)
+    if (command != CONFIG_EVAL || flag->group == OF_EVALUATION)
         return (command == CONFIG_EVAL) == (flag->group == OF_EVALUATION);
     while (i < ARRAY_LENGTH(shared) && strcmp(shared[i], flag->name) != 0)
         i++;
@@ -365,9 +369,10 @@ static char *place_of(const struct typed *typed)
 static bool parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
                   struct error *err)
 {
-    bool train = flags->command == CONFIG_TRAIN;
-    const char **subject = train ? &flags->regime : &flags->file;
-    const char *what = train ? "regime" : "file";
+    static const char *const subjects[] = {
+        [CONFIG_TRAIN] = "regime", [CONFIG_EVAL] = "file", [CONFIG_BYTES] = "model"};
+    const char **subject = flags->command == CONFIG_EVAL ? &flags->file : &flags->regime;
+    const char *what = subjects[flags->command];
 
     for (int i = 0; i < argc; i++) {
         struct typed typed;

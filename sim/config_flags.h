@@ -9,7 +9,8 @@
 
 struct tree;
 
-enum config_command { CONFIG_TRAIN, CONFIG_EVAL };
+/* Bytes takes what train does. */
+enum config_command { CONFIG_TRAIN, CONFIG_EVAL, CONFIG_BYTES };
 
 struct config_flags {
     enum config_command command;

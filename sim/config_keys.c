@@ -507,6 +507,8 @@ static const struct key run_keys[] = {
     {"dump", KEY_TEXT, offsetof(struct config, dump), .low = 1, .high = 1024},
     {"save", KEY_TEXT, offsetof(struct config, save), .low = 1, .high = 1024},
     {"log_every", KEY_WHOLE, offsetof(struct config, log_every), .high = 1e9},
+    {"measure_every", KEY_WHOLE, offsetof(struct config, measure), .high = 1e9},
+    {"tensors", KEY_YES_NO, offsetof(struct config, tensors), .high = 1},
     {"again", KEY_YES_NO, offsetof(struct config, again), .high = 1},
     {"json", KEY_YES_NO, offsetof(struct config, json), .high = 1},
     {"quiet", KEY_YES_NO, offsetof(struct config, quiet), .high = 1},

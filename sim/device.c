@@ -89,7 +89,7 @@ void device_close(struct device *dev)
 {
     if (dev->ops == NULL)
         return;
-    for (uint32_t s = 0; s < DEVICE_STREAMS; s++)
+    for (uint32_t s = 0; s <= DEVICE_STREAMS; s++)
         for (size_t i = 0; i < DEVICE_SCRATCHES; i++)
             device_free(dev, dev->scratch[s].block[i].memory, dev->scratch[s].block[i].bytes);
     dev->ops->close(dev);
@@ -170,9 +170,14 @@ void device_wait(struct device *dev)
     dev->ops->wait(dev);
 }
 
+static struct scratch *scratch_of(struct device *dev)
+{
+    return &dev->scratch[dev->aside ? DEVICE_STREAMS : dev->current];
+}
+
 void *device_scratch(struct device *dev, size_t bytes)
 {
-    struct scratch *s = &dev->scratch[dev->current];
+    struct scratch *s = scratch_of(dev);
     size_t i = s->taken++;
 
     CHECK(i < DEVICE_SCRATCHES);
@@ -186,7 +191,15 @@ void *device_scratch(struct device *dev, size_t bytes)
 
 void device_scratch_reset(struct device *dev)
 {
-    dev->scratch[dev->current].taken = 0;
+    scratch_of(dev)->taken = 0;
+}
+
+void device_scratch_aside(struct device *dev, bool aside)
+{
+    CHECK(dev->aside != aside);
+    dev->aside = aside;
+    if (aside)
+        device_scratch_reset(dev);
 }
 
 size_t device_scratch_mark(const struct device *dev)

@@ -153,13 +153,14 @@ struct device {
     size_t allocations; /* ever made: the step loop makes none, and a test looks */
     size_t bytes;       /* allocated now */
 
+    bool aside;
     struct scratch {
         size_t taken;
         struct {
             void *memory;
             size_t bytes;
         } block[DEVICE_SCRATCHES];
-    } scratch[DEVICE_STREAMS];
+    } scratch[DEVICE_STREAMS + 1]; /* the last: aside */
 };
 
 extern const struct device_ops cpu_device;
@@ -199,6 +200,11 @@ void device_scratch_reset(struct device *dev);
 /* What was taken after the mark is free again: for the turns of a loop. */
 size_t device_scratch_mark(const struct device *dev);
 void device_scratch_release(struct device *dev, size_t mark);
+
+/* From now on, or no longer, scratch is taken from a set aside: for what comes between or within
+ * steps now and then, so that the steps' own stays where it is.  Only while no other stream is at
+ * it. */
+void device_scratch_aside(struct device *dev, bool aside);
 
 void device_run(struct device *dev, struct kernel *k, size_t n, const void *args);
 void device_run_rows(struct device *dev, struct row_kernel *k, size_t rows, size_t columns,

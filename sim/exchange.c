@@ -109,24 +109,4 @@ double exchange_density(const struct workers *w, double entries, uint64_t steps)
     return (entries / (w->count * (double)steps) + dense) / (double)w->all.elements;
 }
 
-double exchange_paper_bytes(const struct workers *w, double ratio)
-{
-    struct call call = {.layout = &w->compressed};
-    double bytes = exchange_dense_bytes(w);
-
-    if (method_paper_sent(&w->method))
-        return 0;
-    for (uint32_t i = 0; i < w->compressed.count; i++)
-        bytes += method_paper_bytes(&w->method, &call, i, ratio);
-    return bytes;
-}
-
-double exchange_paper_bytes_sent(const struct workers *w, double entries, uint64_t steps)
-{
-    double tensors = (double)steps * w->compressed.count;
-
-    return method_paper_bytes_sent(&w->method, entries / w->count, tensors) +
-           (double)steps * exchange_dense_bytes(w);
-}
-
 #endif

@@ -33,10 +33,4 @@ double exchange_bytes_down(const struct workers *w, const struct sent *sent, uin
 /* Values sent over values, of entries of compressed tensors added up over all workers. */
 double exchange_density(const struct workers *w, double entries, uint64_t steps);
 
-/* Per worker and step, as the method's paper counts; 0 where only what was sent tells that. */
-double exchange_paper_bytes(const struct workers *w, double ratio);
-
-/* That of so many steps: entries of compressed tensors added up over all workers. */
-double exchange_paper_bytes_sent(const struct workers *w, double entries, uint64_t steps);
-
 #endif

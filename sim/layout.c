@@ -243,13 +243,19 @@ void layout_worker_sums(const struct layout *l, uint32_t workers, const double *
         LAUNCH_TILES(l->dev, sum_results, &l->across[1], workers, .in = sums, .out = out);
 }
 
-void layout_squares(const struct layout *l, uint32_t workers, const float *x, double *out)
+void layout_tensor_squares(const struct layout *l, uint32_t workers, const float *x, double *out)
 {
     double *results = device_scratch(l->dev, workers * l->tiles.up_stride * sizeof(*results));
-    double *tensors = device_scratch(l->dev, (size_t)workers * l->count * sizeof(*tensors));
 
     LAUNCH_TILES(l->dev, sum_squares, &l->tiles, workers, .x = x, .out = results);
-    layout_tensor_sums(l, workers, results, tensors);
+    layout_tensor_sums(l, workers, results, out);
+}
+
+void layout_squares(const struct layout *l, uint32_t workers, const float *x, double *out)
+{
+    double *tensors = device_scratch(l->dev, (size_t)workers * l->count * sizeof(*tensors));
+
+    layout_tensor_squares(l, workers, x, tensors);
     layout_worker_sums(l, workers, tensors, out);
 }
 

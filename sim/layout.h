@@ -57,6 +57,9 @@ void layout_tensor_maxima(const struct layout *l, uint32_t workers, const uint32
 /* out [workers] := the sums of in [workers][count]. */
 void layout_worker_sums(const struct layout *l, uint32_t workers, const double *in, double *out);
 
+/* out [workers][count] := the sums of squares of each tensor of each worker's slab x. */
+void layout_tensor_squares(const struct layout *l, uint32_t workers, const float *x, double *out);
+
 /* out [workers] := the sum of squares of each worker's slab x, by both of the above. */
 void layout_squares(const struct layout *l, uint32_t workers, const float *x, double *out);
 

@@ -13,6 +13,7 @@
 #include "models/model.h"
 #include "results/query.h"
 #include "sim/bench.h"
+#include "sim/bytes.h"
 #include "sim/config.h"
 #include "sim/device.h"
 #include "sim/eval.h"
@@ -233,6 +234,63 @@ static void bench_help(FILE *out)
     config_help(out);
 }
 
+/* Takes a flag without a value out of the arguments. */
+static bool take_bare(const char *name, int *argc, char **argv)
+{
+    int left = 0;
+    bool found = false;
+
+    for (int i = 0; i < *argc; i++) {
+        if (strcmp(argv[i], name) == 0)
+            found = true;
+        else
+            argv[left++] = argv[i];
+    }
+    *argc = left;
+    return found;
+}
+
+static int weigh(int argc, char **argv)
+{
+    struct bytes_options options = {.vocabulary = 10000};
+    struct config *c = allocate(1, sizeof(*c));
+    char *wrong_count = NULL;
+    struct error err;
+    bool wrong = false;
+    int code = DONE;
+
+    options.per_tensor = take_bare("--per-tensor", &argc, argv);
+    take_count("--vocabulary", 10000000, &argc, argv, &options.vocabulary, &wrong_count);
+    if (wrong_count != NULL)
+        code = misuse("bytes", wrong_count);
+    else if (!config_parse_bytes(c, argc, argv, &wrong, &err))
+        code = wrong ? misuse("bytes", err.text) : fault(&err);
+    else
+        bytes(c, options, stdout);
+    free(wrong_count);
+    config_free(c);
+    free(c);
+    return code;
+}
+
+static void weigh_help(FILE *out)
+{
+    fputs("MODEL is NAME[:setting=value,...], as lstm:hidden=1500,tied=1, or a regime.  The bytes "
+          "are of\n"
+          "one worker and step, once any warm-up is over; from shapes alone, in a second:\n\n"
+          "  dense      without compression\n"
+          "  up, down   what a worker sends and receives, in the encoding in use\n"
+          "  paper      by the rule of the method's paper\n"
+          "  framework  as GRACE counts: a byte for a sign, 4 for an index\n"
+          "  bound      the least that could tell every such message from all others\n\n"
+          "MiB is what papers call MB.  The flags of train, and\n"
+          "  --vocabulary N              words of a text, which is not looked at (10000)\n"
+          "  --per-tensor                a line for each tensor\n"
+          "  --json                      an object\n\n",
+          out);
+    config_help(out);
+}
+
 static int unknown_argument(const char *word)
 {
     static const char *const names[] = {"--db", "--where", "--json"};
@@ -410,6 +468,8 @@ static const struct command commands[] = {
      show_effective, show_help},
     {"bench", "REGIME [flags]", "where the time of a step goes, beside what the machine can do",
      measure, bench_help},
+    {"bytes", "MODEL [flags]", "what a step's messages would weigh, by every rule", weigh,
+     weigh_help},
     {"runs", "[flags]", "the runs in a database, the newest last", show_runs, runs_help},
     {"list", "TABLE", "models, compressors, quantisers, memories, datasets or regimes", list,
      list_help},

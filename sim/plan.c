@@ -1,5 +1,6 @@
 #include "sim/plan.h"
 
+#include "sim/measure.h"
 #include "sim/optimizer.h"
 #include "sim/worker.h"
 
@@ -112,7 +113,8 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                struct error *err)
 {
     begin(plan, dev, c, network, parameters, data_bytes);
-    plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters);
+    plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters) +
+                             measure_bytes(c, parameters);
     plan->part.workers = workers_bytes(c, parameters);
     if (together(c) && c->data.sharding == SHARD_SEGMENTS && c->workers > 1)
         return fail(err,

@@ -15,7 +15,8 @@ struct plan {
     size_t available; /* what is free but for a spare */
 
     struct {
-        size_t parameters; /* with their transposed copy, the best so far and the optimizer's */
+        size_t parameters; /* with their transposed copy, the best so far, the optimizer's, and a
+                            * measured step's */
         size_t workers;    /* what the workers keep from step to step */
         size_t evaluation; /* activations of its graph */
         size_t data;       /* with the records of --log-every */

@@ -2,8 +2,8 @@
 
 #include "data/dataset.h"
 #include "results/store.h"
-#include "sim/exchange.h"
 #include "sim/progress.h"
+#include "sim/rows.h"
 #include "sim/safetensors.h"
 #include "sim/train.h"
 #include "sim/version.h"
@@ -21,6 +21,7 @@ struct run {
     const struct config *config;
     struct train train;
     struct progress progress;
+    struct account account;
     struct store *store;
     int64_t id; /* of its row */
 
@@ -32,16 +33,11 @@ struct run {
     uint32_t best_epoch;
 };
 
-/* What an epoch adds up on the host. */
-struct tally {
-    uint64_t steps, tokens;
-    double bytes_paper, lr;
-    struct sent before_last; /* all messages before the epoch's last step */
-    double began;
-
-    bool asked;            /* for the loss so far; it comes some steps later */
-    uint64_t tokens_asked; /* when */
-    double loss;           /* what came last */
+/* The loss so far, which is asked for and comes some steps later. */
+struct news {
+    bool asked;
+    uint64_t tokens; /* when it was asked for */
+    double loss;     /* what came last */
 };
 
 /* Steps between two looks at whether the loss is still finite. */
@@ -101,28 +97,19 @@ static void unwatch_signals(pthread_t watcher)
     CHECK(pthread_sigmask(SIG_UNBLOCK, &set, NULL) == 0);
 }
 
-static double loss_mean(const struct train *t, uint64_t tokens)
-{
-    double sum = 0;
-
-    for (size_t i = 0; i < t->loss_rows; i++)
-        sum += t->loss[i];
-    return tokens > 0 ? sum / (double)tokens : 0;
-}
-
 /* The loss so far comes by a copy that is asked for, never waited for. */
-static void look(struct train *t, struct tally *tally)
+static void look(struct train *t, struct news *news, uint64_t tokens)
 {
     size_t bytes = t->loss_rows * sizeof(*t->loss);
 
-    if (tally->asked && device_peeked(&t->dev, t->loss, bytes)) {
-        tally->loss = loss_mean(t, tally->tokens_asked);
-        tally->asked = false;
+    if (news->asked && device_peeked(&t->dev, t->loss, bytes)) {
+        news->loss = rows_loss(t, news->tokens);
+        news->asked = false;
     }
-    if (!tally->asked) {
+    if (!news->asked) {
         device_peek(&t->dev, t->workers.loss_sum, bytes);
-        tally->tokens_asked = tally->tokens;
-        tally->asked = true;
+        news->tokens = tokens;
+        news->asked = true;
     }
 }
 
@@ -130,9 +117,10 @@ static void look(struct train *t, struct tally *tally)
 static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, struct error *err)
 {
     struct train *t = &r->train;
+    struct news news = {0};
 
     *tally = (struct tally){.began = seconds_now()};
-    for (uint64_t step = 0; step < t->steps && signalled == 0 && isfinite(tally->loss); step++) {
+    for (uint64_t step = 0; step < t->steps && signalled == 0 && isfinite(news.loss); step++) {
         uint64_t number = epoch * t->steps + step;
         bool due = progress_due(&r->progress);
 
@@ -140,13 +128,12 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
             tally->before_last = workers_sent(&t->workers);
         tally->tokens += train_step(t, epoch, step);
         tally->lr = (double)t->block.step.lr;
-        tally->bytes_paper +=
-            exchange_paper_bytes(&t->workers, config_ratio(r->config, epoch, number));
+        account_step(&r->account, &t->workers, config_ratio(r->config, epoch, number));
         tally->steps++;
         if (due || tally->steps % LOOK_EVERY == 0)
-            look(t, tally);
+            look(t, &news, tally->tokens);
         if (due)
-            progress_show(&r->progress, number + 1, tally->loss);
+            progress_show(&r->progress, number + 1, news.loss);
         if (!t->wire_holds)
             return fail(err, "%s", t->wire_fault.text);
         if (!dump_holds(t->dump, err))
@@ -155,78 +142,9 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
             return false;
     }
     device_wait(&t->dev);
-    if (tally->asked)
+    if (news.asked)
         device_peeked(&t->dev, t->loss, t->loss_rows * sizeof(*t->loss));
     return true;
-}
-
-/* The steps that --log-every keeps, a new array; before collect() clears their sums. */
-static struct step_row *collect_steps(struct train *t, size_t *count)
-{
-    const struct logged_step *step = step_log_take(&t->log, &t->workers, count);
-    struct step_row *rows = allocate(*count, sizeof(*rows));
-
-    for (size_t i = 0; i < *count; i++)
-        rows[i] = (struct step_row){.step = step[i].number,
-                                    .samples = step[i].tokens,
-                                    .loss = step[i].loss,
-                                    .lr = step[i].lr,
-                                    .density = step[i].density,
-                                    .bytes_up = step[i].bytes_up,
-                                    .bytes_down = step[i].bytes_down,
-                                    .grad_norm = step[i].grad_norm};
-    return rows;
-}
-
-/* What was added up on the device goes into the epoch's row, and is zero again. */
-static void collect(struct train *t, const struct tally *tally, struct epoch_row *row)
-{
-    struct workers *w = &t->workers;
-    double k = w->count;
-    double steps = (double)tally->steps;
-    double *norm = allocate(w->count, sizeof(*norm));
-    double norms = 0;
-    struct sent sent = workers_sent(w);
-
-    device_download(&t->dev, t->loss, w->loss_sum, t->loss_rows * sizeof(*t->loss));
-    device_download(&t->dev, norm, w->norm_sum, w->count * sizeof(*norm));
-    device_clear(&t->dev, w->loss_sum, t->loss_rows * sizeof(*t->loss));
-    device_clear(&t->dev, w->norm_sum, w->count * sizeof(*norm));
-    workers_clear_sent(w);
-    for (uint32_t i = 0; i < w->count; i++)
-        norms += norm[i];
-    free(norm);
-    row->train_loss = loss_mean(t, tally->tokens);
-    row->grad_norm = norms / (k * steps);
-    row->density = exchange_density(w, (double)sent.last.entries, tally->steps);
-    row->bytes_dense = steps * exchange_whole_bytes(w);
-    row->bytes_up = exchange_bytes_up(w, &sent, tally->steps);
-    row->bytes_down = exchange_bytes_down(w, &sent, tally->steps);
-    if (method_paper_sent(&w->method))
-        row->bytes_paper = exchange_paper_bytes_sent(w, (double)sent.last.entries, tally->steps);
-    row->bytes_up_step = NOT_MEASURED; /* of an epoch that ended early */
-    if (tally->steps == t->steps) {
-        sent = sent_since(&sent, &tally->before_last);
-        row->bytes_up_step = exchange_bytes_up(w, &sent, 1);
-    }
-}
-
-static void epoch_row(struct train *t, uint32_t epoch, const struct tally *tally,
-                      struct epoch_row *row)
-{
-    *row = (struct epoch_row){.epoch = epoch,
-                              .lr = tally->lr,
-                              .steps = tally->steps,
-                              .samples = tally->tokens,
-                              .density_union = NOT_MEASURED,
-                              .bytes_paper = tally->bytes_paper,
-                              .residual_norm = NOT_MEASURED,
-                              .seconds = seconds_now() - tally->began};
-    row->samples_per_second = (double)tally->tokens / row->seconds;
-    collect(t, tally, row);
-    if (t->workers.memory->residual >= 0)
-        row->residual_norm = workers_residual_norm(&t->workers);
-    row->valid_loss = train_evaluate(t, TEXT_VALID, t->workers.params, &row->scored);
 }
 
 static void say_epoch(struct run *r, const struct epoch_row *row)
@@ -239,17 +157,22 @@ static void say_epoch(struct run *r, const struct epoch_row *row)
                  row->seconds, row->samples_per_second);
 }
 
-/* The epoch's row, and those of its steps. */
+/* *row is what was written, without what it has within. */
 static bool write_epoch(struct run *r, uint32_t epoch, const struct tally *tally,
                         struct epoch_row *row, struct error *err)
 {
-    size_t count;
-    struct step_row *steps = collect_steps(&r->train, &count);
+    struct train *t = &r->train;
+    struct rows rows;
     bool ok;
 
-    epoch_row(&r->train, epoch, tally, row);
-    ok = store_epoch(r->store, r->id, row, steps, count, err);
-    free(steps);
+    rows_collect(&rows, t, &r->account, tally);
+    rows.epoch.epoch = epoch;
+    rows.epoch.valid_loss = train_evaluate(t, TEXT_VALID, t->workers.params, &rows.epoch.scored);
+    ok = store_epoch(r->store, r->id, &rows.epoch, err);
+    *row = rows.epoch;
+    row->step = NULL;
+    row->tensor = NULL;
+    rows_free(&rows);
     return ok;
 }
 
@@ -349,6 +272,8 @@ static bool train_claimed(struct run *r, const char *device, enum run_status *st
     bool ok;
 
     train_prepare(t);
+    measure_create(&t->measure, &t->workers);
+    account_create(&r->account, &t->workers);
     if (r->initial != NULL)
         device_upload(&t->dev, t->workers.params, r->initial, t->parameters.length * sizeof(float));
     r->best = device_alloc(&t->dev, t->parameters.length * sizeof(float));
@@ -490,18 +415,26 @@ static bool files_were_written(const struct config *c, struct error *err)
     return ok;
 }
 
-static bool steps_were_kept(struct run *r, struct error *err)
+/* What is asked for of a run that is done, and whether it is there. */
+static bool was_kept(const struct config *c, bool has, const char *what, struct error *err)
+{
+    return has ||
+           fail(err, "%s: the %s of %s were not kept, for the run is done; --again repeats it",
+                c->db, what, c->name);
+}
+
+static bool rows_were_kept(struct run *r, struct error *err)
 {
     const struct config *c = r->config;
-    bool has = true;
+    bool steps = true, tensors = true;
+    char what[64];
 
-    if (c->log_every > 0 && !store_has_steps(r->store, r->id, c->log_every, &has, err))
+    if (c->log_every > 0 && !store_has_steps(r->store, r->id, c->log_every, &steps, err))
         return false;
-    return has ||
-           fail(err,
-                "%s: the steps of --log-every %u of %s were not kept, for the run is done; --again "
-                "repeats it",
-                c->db, c->log_every, c->name);
+    if (c->tensors && !store_has_tensors(r->store, r->id, &tensors, err))
+        return false;
+    snprintf(what, sizeof(what), "steps of --log-every %u", c->log_every);
+    return was_kept(c, steps, what, err) && was_kept(c, tensors, "tensors of --tensors", err);
 }
 
 /* Nothing is written before data and device are known to be there. */
@@ -524,7 +457,7 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
         return false;
     if (c->save[0] != '\0' && *status == RUN_DONE && !save(r, err))
         return false;
-    if (*status == RUN_ALREADY_DONE && !(steps_were_kept(r, err) && files_were_written(c, err)))
+    if (*status == RUN_ALREADY_DONE && !(rows_were_kept(r, err) && files_were_written(c, err)))
         return false;
     return store_summary(r->store, r->id, c->json, summary, err);
 }
@@ -542,6 +475,7 @@ bool run(const struct config *c, enum run_status *status, char **summary, int *s
     ok = watched && run_through(r, status, summary, err);
     if (r->best != NULL)
         device_free(&r->train.dev, r->best, r->train.parameters.length * sizeof(float));
+    account_destroy(&r->account);
     train_destroy(&r->train);
     store_close(r->store);
     free(r->initial);

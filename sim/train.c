@@ -109,6 +109,7 @@ static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t 
     device_stage(w->dev, STAGE_COMPENSATE);
     workers_clip(w, lane);
     workers_compensate(w, lane);
+    measure_wanted(&t->measure, w, lane);
     dump_wanted(t->dump, w, lane);
     device_stage(w->dev, STAGE_ENCODE);
     workers_encode(w, lane);
@@ -122,6 +123,7 @@ static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t 
     device_signal(w->dev, at);
     device_stage(w->dev, STAGE_UPDATE);
     workers_update(w, lane);
+    measure_left(&t->measure, w, lane);
     dump_kept(t->dump, w, lane);
 }
 
@@ -157,6 +159,12 @@ static void run_step(struct train *t, uint64_t step)
         device_step_end(w->dev);
 }
 
+/* The last step is often shorter than the others. */
+static bool last_but_one(const struct train *t, uint64_t step)
+{
+    return step + 2 == t->steps || t->steps == 1;
+}
+
 uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step)
 {
     uint64_t tokens = post_step(t, epoch, step);
@@ -165,7 +173,9 @@ uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step)
         workers_begin_epoch(&t->workers);
     dump_begin(t->dump, &t->workers, &t->block.step, epoch);
     step_log_before(&t->log, &t->workers, &t->block.step);
+    measure_begin(&t->measure, &t->workers, &t->block.step, last_but_one(t, step));
     run_step(t, step);
+    measure_end(&t->measure, &t->workers);
     step_log_after(&t->log, &t->workers, &t->block.step, tokens);
     return tokens;
 }
@@ -337,6 +347,7 @@ void train_destroy(struct train *t)
             stream_destroy(&e->part[part], &t->dev);
         graph_destroy(&e->graph);
         stream_destroy(&t->data, &t->dev);
+        measure_destroy(&t->measure, &t->workers);
         step_log_destroy(&t->log, &t->workers);
         step_block_destroy(&t->block);
         optimizer_destroy(&t->optimizer, &t->workers);

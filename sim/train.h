@@ -10,6 +10,7 @@
 #include "data/stream.h"
 #include "data/text.h"
 #include "sim/dump.h"
+#include "sim/measure.h"
 #include "sim/optimizer.h"
 #include "sim/plan.h"
 #include "sim/step_log.h"
@@ -46,6 +47,7 @@ struct train {
     struct error wire_fault; /* ... else what was wrong */
     struct dump *dump;       /* NULL without --dump */
     struct step_log log;     /* of --log-every */
+    struct measure measure;  /* off until measure_create() */
 };
 
 /* Steps of an epoch, and how much memory the run needs; a text that is too short or a run that does not fit is a fault. */

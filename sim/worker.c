@@ -512,20 +512,41 @@ bool workers_verify(struct workers *w, struct lane *lane, struct error *err)
            message_verify(&lane->message, &w->compressed, w->config->encoding, err);
 }
 
-double workers_residual_norm(struct workers *w)
+/* The root of the mean over workers of the squares in a column of [K][columns]. */
+static double column_norm(const struct workers *w, const double *square, size_t columns,
+                          size_t column)
 {
-    double *square = allocate(w->count, sizeof(*square));
     double sum = 0;
 
-    if (w->memory->residual >= 0) {
-        device_scratch_reset(w->dev);
-        layout_squares(&w->compressed, w->count, w->memory_slab[w->memory->residual], w->square);
-        device_download(w->dev, square, w->square, w->count * sizeof(*square));
-    }
     for (uint32_t i = 0; i < w->count; i++)
-        sum += square[i];
-    free(square);
+        sum += square[i * columns + column];
     return sqrt(sum / w->count);
+}
+
+double workers_residual_norm(struct workers *w, double *of_tensor)
+{
+    uint32_t tensors = w->compressed.count;
+    size_t pairs = (size_t)w->count * tensors;
+    double *square = allocate(pairs + w->count, sizeof(*square));
+    double norm;
+
+    if (w->memory->residual >= 0) {
+        double *on_device;
+
+        device_scratch_aside(w->dev, true);
+        on_device = device_scratch(w->dev, pairs * sizeof(*on_device));
+        layout_tensor_squares(&w->compressed, w->count, w->memory_slab[w->memory->residual],
+                              on_device);
+        layout_worker_sums(&w->compressed, w->count, on_device, w->square);
+        device_scratch_aside(w->dev, false);
+        device_download(w->dev, square, on_device, pairs * sizeof(*square));
+        device_download(w->dev, square + pairs, w->square, w->count * sizeof(*square));
+    }
+    for (uint32_t i = 0; i < tensors; i++)
+        of_tensor[i] = column_norm(w, square, tensors, i);
+    norm = column_norm(w, square + pairs, 1, 0);
+    free(square);
+    return norm;
 }
 
 #endif

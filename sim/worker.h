@@ -139,7 +139,8 @@ void workers_update(struct workers *w, struct lane *lane);
  * were counted, or do not say what was sent.  Waits; for --verify-wire. */
 bool workers_verify(struct workers *w, struct lane *lane, struct error *err);
 
-/* Of all workers together: the root of the mean of |what is kept|^2, NOT for inside a step. */
-double workers_residual_norm(struct workers *w);
+/* Of all workers together: the root of the mean of |what is kept|^2; and the same of each compressed
+ * tensor.  Zeros where a memory keeps nothing that is not sent.  NOT for inside a step. */
+double workers_residual_norm(struct workers *w, double *of_tensor);
 
 #endif

@@ -17,10 +17,11 @@ levels=(
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire*.* sim/weights.*'
     'compressors/*.* models/*.*'
     'sim/worker.*'
-    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.*'
+    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.* sim/account.* sim/measure.*'
     'sim/train.*'
     'results/*.*'
-    'sim/run.* sim/show.* sim/bench.* sim/eval.*'
+    'sim/rows.*'
+    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.*'
     'sim/main.c'
     'tests/*.*'
 )
@@ -31,7 +32,7 @@ doors=(
     '<(cjson/)?cJSON\.h>      sim/tree.c'
     '<(cu[a-z_]*|cub/.*|nv.*)\.(h|cuh|hpp)>   sim/device_cuda.cu'
     '<.*dnnl.*>               sim/device_cpu.c'
-    '"results/[a-z_]*\.h"     sim/run.* sim/main.c results/* tests/*'
+    '"results/[a-z_]*\.h"     sim/run.* sim/rows.* sim/main.c results/* tests/*'
     '"tests/.*"               tests/*'
 )
 
@@ -46,7 +47,7 @@ modest=(
 # Equal to the bit on every device: of libm only sqrt and floor.  Their host parts are free, and
 # so are files without a kernel.
 exact=(compressors/*.[ch] sim/wire*.[ch] sim/exchange.[ch] sim/optimizer.[ch] sim/layout.[ch]
-    sim/worker.[ch] sim/rng.h sim/exactmath.h)
+    sim/worker.[ch] sim/measure.[ch] sim/rng.h sim/exactmath.h)
 
 mapfile -t sources < <(find sim models compressors data results tests \
     -name '*.c' -o -name '*.h' -o -name '*.cu' | sort)

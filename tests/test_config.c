@@ -762,9 +762,11 @@ static void where_and_how_it_runs_does_not_change_the_key(void **state)
     keep_key(key);
     accept("a.json --device cpu --threads 3 --group 2 --streams 2 --db x --data y --name z "
            "--experiment e --again --json --quiet --verify-wire --set data.path=/somewhere "
-           "--save w --log-every 7 --dump 3 d");
+           "--save w --log-every 7 --measure-every 5 --tensors --dump 3 d");
     assert_string_equal(c.save, "w");
     assert_int_equal(c.log_every, 7);
+    assert_int_equal(c.measure, 5);
+    assert_true(c.tensors);
     assert_string_equal(c.dump, "d");
     assert_int_equal(c.dump_steps, 3);
     assert_string_equal(c.key, key);

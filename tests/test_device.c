@@ -195,6 +195,24 @@ static void the_same_scratch_is_allocated_once(void **state)
     assert_int_equal(dev.bytes, held + 1999);
 }
 
+static void scratch_aside_leaves_the_other_where_it_is(void **state)
+{
+    void *first = device_scratch(&dev, 100);
+    void *aside[2];
+
+    for (int i = 0; i < 2; i++) {
+        device_scratch_aside(&dev, true);
+        aside[i] = device_scratch(&dev, 5000);
+        device_scratch_aside(&dev, false);
+    }
+    assert_ptr_equal(aside[0], aside[1]);
+    assert_ptr_not_equal(aside[0], first);
+    assert_ptr_not_equal(device_scratch(&dev, 5000), aside[0]);
+    device_scratch_reset(&dev);
+    assert_ptr_equal(device_scratch(&dev, 100), first);
+    device_scratch_reset(&dev);
+}
+
 static void streams_have_scratch_of_their_own(void **state)
 {
     void *first = device_scratch(&dev, 100);
@@ -850,6 +868,7 @@ int main(void)
         DEVICE_TEST(a_posted_copy_is_there_for_what_follows),
         DEVICE_TEST(a_peek_arrives_after_a_while),
         DEVICE_TEST(the_same_scratch_is_allocated_once),
+        DEVICE_TEST(scratch_aside_leaves_the_other_where_it_is),
         DEVICE_TEST(streams_have_scratch_of_their_own),
         DEVICE_TEST(a_device_describes_itself),
         DEVICE_TEST(an_unknown_device_is_refused),

@@ -172,7 +172,7 @@ static void write_epoch(struct store *store, int64_t run, const struct epoch_row
 {
     struct error err;
 
-    if (!store_epoch(store, run, row, NULL, 0, &err)) {
+    if (!store_epoch(store, run, row, &err)) {
         fprintf(stderr, "%s\n", err.text);
         CHECK(!"written");
     }
@@ -265,7 +265,7 @@ static void a_fresh_file_has_the_tables(void **state)
     assert_answer(path,
                   "select group_concat(name) from (select name from sqlite_master"
                   " where type in ('table', 'view') and name not like 'sqlite_%' order by name)",
-                  "epochs,runs,settings,steps,summary,tests");
+                  "epochs,runs,settings,steps,summary,tensors,tests");
     assert_answer(path, "pragma user_version", "1");
     assert_answer(path, "pragma application_id", "1735549284");
     assert_answer(path, "pragma journal_mode", "wal");
@@ -633,7 +633,7 @@ static void an_epoch_of_a_run_begun_anew_is_refused(void **state)
     assert_int_equal(claim_key(store, "a", &old), STORE_NEW);
     run_raw(path, "update runs set pid_started = 1");
     assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
-    assert_false(store_epoch(store, old, &row, NULL, 0, &err));
+    assert_false(store_epoch(store, old, &row, &err));
     assert_non_null(strstr(err.text, "begun anew"));
     assert_false(store_finish(store, old, "done", NULL, 0, &err));
     assert_non_null(strstr(err.text, "begun anew"));
@@ -700,23 +700,26 @@ static void steps_are_kept_beside_their_epoch(void **state)
     struct store *store = open_store(path);
     struct step_row steps[] = {{.step = 0, .loss = 4}, {.step = 2, .loss = 3}, {.step = 4}};
     struct epoch_row row = an_epoch(0);
-    struct error err;
     int64_t run;
 
     row.steps = 5;
     assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
     assert_false(has_steps(store, run, 2));
+    row.step = steps;
+    row.steps_kept = 3;
     for (int twice = 0; twice < 2; twice++)
-        assert_true(store_epoch(store, run, &row, steps, 3, &err));
+        write_epoch(store, run, &row);
     assert_true(has_steps(store, run, 2));
     assert_false(has_steps(store, run, 1));
     row.epoch = 1;
-    assert_true(store_epoch(store, run, &row, NULL, 0, &err));
+    row.steps_kept = 0;
+    write_epoch(store, run, &row);
     assert_false(has_steps(store, run, 2));
     assert_true(has_steps(store, run, 10));
     steps[0] = (struct step_row){.step = 6, .loss = NAN, .samples = 40, .bytes_up = 1.5};
     steps[1] = (struct step_row){.step = 8, .loss = 2};
-    assert_true(store_epoch(store, run, &row, steps, 2, &err));
+    row.steps_kept = 2;
+    write_epoch(store, run, &row);
     assert_true(has_steps(store, run, 2));
     assert_answer(path, "select group_concat(epoch || ' ' || step) from steps",
                   "0 0,0 2,0 4,1 6,1 8");
@@ -727,6 +730,52 @@ static void steps_are_kept_beside_their_epoch(void **state)
     finish(store, run, "stopped");
     assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
     assert_answer(path, "select count(*) from steps", "0");
+    store_close(store);
+    free(path);
+}
+
+static bool has_tensors(struct store *store, int64_t run)
+{
+    struct error err;
+    bool has;
+
+    CHECK(store_has_tensors(store, run, &has, &err));
+    return has;
+}
+
+static void tensors_are_kept_beside_their_epoch(void **state)
+{
+    char *path = path_of(__func__);
+    struct store *store = open_store(path);
+    struct tensor_row tensors[] = {{.tensor = "encoder.weight", .elements = 7, .bytes_up = 1.5},
+                                   {.tensor = "it's", .compression_error = NAN}};
+    struct epoch_row row = an_epoch(0);
+    int64_t run;
+
+    assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
+    row.tensor = tensors;
+    row.tensors_kept = 2;
+    tensors[1].residual_norm = NOT_MEASURED;
+    for (int twice = 0; twice < 2; twice++)
+        write_epoch(store, run, &row);
+    assert_true(has_tensors(store, run));
+    row.epoch = 1;
+    row.tensors_kept = 0;
+    write_epoch(store, run, &row);
+    assert_false(has_tensors(store, run));
+    assert_answer(path, "select group_concat(epoch || ' ' || tensor) from tensors",
+                  "0 encoder.weight,0 it's");
+    assert_answer(path,
+                  "select elements = 7 and bytes_up = 1.5 and residual_norm = 0 from tensors"
+                  " where tensor = 'encoder.weight'",
+                  "1");
+    assert_answer(path,
+                  "select residual_norm is null and compression_error = 9e999 from tensors"
+                  " where tensor <> 'encoder.weight'",
+                  "1");
+    finish(store, run, "stopped");
+    assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
+    assert_answer(path, "select count(*) from tensors", "0");
     store_close(store);
     free(path);
 }
@@ -1159,6 +1208,7 @@ int main(void)
         cmocka_unit_test(an_epoch_of_a_run_begun_anew_is_refused),
         cmocka_unit_test(what_is_not_finite_never_ranks_best),
         cmocka_unit_test(steps_are_kept_beside_their_epoch),
+        cmocka_unit_test(tensors_are_kept_beside_their_epoch),
         cmocka_unit_test(an_epoch_written_twice_is_replaced),
         cmocka_unit_test(times_are_iso_8601_with_milliseconds),
         cmocka_unit_test(an_unknown_status_is_refused),

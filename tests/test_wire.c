@@ -4,6 +4,7 @@
 #include "tests/lab.h"
 
 #include "compressors/sparse.h"
+#include "sim/account.h"
 #include "sim/exchange.h"
 #include "sim/rng.h"
 
@@ -765,6 +766,8 @@ static void runs_may_be_the_best_of_floats_alone(void **state)
     check_best("fp16", ENCODING_RICE);
 }
 
+static const double no_settings[SETTINGS_MOST];
+
 /* The tensors of an LSTM with 10,000 words, those of one dimension last. */
 struct shapes {
     size_t n[16];
@@ -779,7 +782,8 @@ static void lstm_shapes(struct shapes *s, const char *compressor, size_t hidden,
     uint32_t matrices = tied ? 5 : 6;
     const size_t words = 10000;
 
-    *w = (struct workers){.method = {.compressor = compressor_find(compressor)}, .count = 4};
+    *w = (struct workers){
+        .method = {.compressor = compressor_find(compressor), .settings = no_settings}, .count = 4};
     for (uint32_t i = 0; i < matrices; i++)
         *n++ = i < 4 ? 4 * hidden * hidden : words * hidden;
     for (uint32_t i = 0; i < 4; i++)
@@ -793,6 +797,16 @@ static void lstm_shapes(struct shapes *s, const char *compressor, size_t hidden,
     }
 }
 
+/* Of one worker and step. */
+static double paper_bytes(const struct workers *w, double ratio)
+{
+    double bytes = exchange_dense_bytes(w);
+
+    for (uint32_t i = 0; i < w->compressed.count; i++)
+        bytes += account_tensor(&w->method, &w->compressed, i, ratio).paper;
+    return bytes;
+}
+
 /* Table 4 of the paper: 194.68 MB, 0.42 MB, 462x. */
 static void dgc_sends_what_its_paper_says(void **state)
 {
@@ -801,14 +815,14 @@ static void dgc_sends_what_its_paper_says(void **state)
 
     lstm_shapes(&s, "dgc", 1500, true, false);
     assert_int_equal(s.workers.all.elements, 51034000);
-    bytes = exchange_paper_bytes(&s.workers, 0.001);
+    bytes = paper_bytes(&s.workers, 0.001);
     assert_true(bytes == 6 * (15000 + 4 * 9000) + 4 * 34000);
     assert_true(lround(exchange_whole_bytes(&s.workers) / 1048576 * 100) == 19468);
     assert_true(lround(bytes / 1048576 * 10000) == 4215);
     assert_true(lround(exchange_whole_bytes(&s.workers) / bytes * 10) == 4618);
-    assert_true(exchange_paper_bytes(&s.workers, 1) == exchange_whole_bytes(&s.workers));
+    assert_true(paper_bytes(&s.workers, 1) == exchange_whole_bytes(&s.workers));
     lstm_shapes(&s, "dgc", 1500, true, true);
-    bytes = exchange_paper_bytes(&s.workers, 0.001);
+    bytes = paper_bytes(&s.workers, 0.001);
     assert_true(lround(exchange_whole_bytes(&s.workers) / bytes * 10) == 6667);
 }
 
@@ -826,14 +840,14 @@ static void topk_sends_what_the_reference_says(void **state)
 
         lstm_shapes(&s, "topk", 700, false, true);
         assert_int_equal(s.workers.all.elements, 21861200);
-        bytes = exchange_paper_bytes(&s.workers, ratio[i]);
+        bytes = paper_bytes(&s.workers, ratio[i]);
         assert_true(bytes == 8 * entries[i]);
         assert_true(lround(exchange_whole_bytes(&s.workers) / bytes * digits[i]) ==
                     lround(printed[i] * digits[i]));
         lstm_shapes(&s, "gradient-dropping", 700, false, true);
-        assert_true(exchange_paper_bytes(&s.workers, ratio[i]) == bytes);
+        assert_true(paper_bytes(&s.workers, ratio[i]) == bytes);
         lstm_shapes(&s, "none", 700, false, true);
-        assert_true(exchange_paper_bytes(&s.workers, ratio[i]) == 4.0 * 21861200);
+        assert_true(paper_bytes(&s.workers, ratio[i]) == 4.0 * 21861200);
     }
 }
 
@@ -856,7 +870,8 @@ static double paper_bytes_sent(const char *compressor, const char *quantiser,
     w.all.elements = 1003;
     w.compressed.elements = 1000;
     assert_true(method_paper_sent(&w.method));
-    return exchange_paper_bytes_sent(&w, 600, 3);
+    return method_paper_bytes_sent(&w.method, 600.0 / w.count, 3 * 2) +
+           3 * exchange_dense_bytes(&w);
 }
 
 static void what_was_sent_is_counted_as_papers_do(void **state)
@@ -882,10 +897,10 @@ static void agreed_entries_have_no_index_on_paper(void **state)
     struct shapes s;
 
     lstm_shapes(&s, "randomk", 700, false, true);
-    assert_true(exchange_paper_bytes(&s.workers, .001) == 4 * 21858);
+    assert_true(paper_bytes(&s.workers, .001) == 4 * 21858);
     lstm_shapes(&s, "slice", 700, false, true);
-    assert_true(exchange_paper_bytes(&s.workers, .001) == 4 * (21858 + 11));
-    assert_true(exchange_paper_bytes(&s.workers, 1) == 4.0 * 21861200);
+    assert_true(paper_bytes(&s.workers, .001) == 4 * (21858 + 11));
+    assert_true(paper_bytes(&s.workers, 1) == 4.0 * 21861200);
 }
 
 /* Seven steps in which every worker sends messages of 100 bytes and 3 dense elements; and 10 bytes in

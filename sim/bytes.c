@@ -1,0 +1,243 @@
+#include "sim/bytes.h"
+
+#include "models/model.h"
+#include "sim/account.h"
+#include "sim/exchange.h"
+#include "sim/graph.h"
+#include "sim/tree.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct tensor_bytes {
+    size_t elements, entries;
+    double up, down;
+    struct by_rule by_rule;
+};
+
+struct weighed {
+    const struct config *c;
+    struct bytes_options options;
+    struct parameters parameters;
+    struct workers workers; /* without a device: as many as there are, and what they would send */
+    double ratio;
+    bool exact; /* up and down are what would be sent; else the least that could be */
+    struct tensor_bytes tensor[PARAMETERS_MOST], sum;
+};
+
+static const struct parameter *parameter_at(const struct weighed *s, uint32_t i)
+{
+    return &s->parameters.item[s->parameters.order[i]];
+}
+
+static void build(struct weighed *s)
+{
+    struct device none = {.ops = &cpu_device};
+    struct network network = {model_find(s->c->model.name), s->c->model.value,
+                              s->options.vocabulary};
+    struct workers *w = &s->workers;
+    size_t n[PARAMETERS_MOST];
+
+    graph_measure(&none, &s->parameters, &network, (struct shape){1, 1, 1}, false);
+    graph_place(&s->parameters, s->c->compress_all);
+    for (uint32_t i = 0; i < s->parameters.count; i++)
+        n[i] = parameter_at(s, i)->n;
+    w->method = workers_method(s->c);
+    w->count = s->c->workers;
+    layout_describe(&w->all, n, s->parameters.count);
+    workers_describe(&w->compressed, &s->parameters);
+}
+
+/* A tensor that is sent whole is the same by all rules. */
+static struct tensor_bytes weigh_whole(size_t n)
+{
+    double whole = 4 * (double)n;
+
+    return (struct tensor_bytes){n, n, whole, whole, {whole, whole, whole}};
+}
+
+/* Bytes of a first round's message: of one worker's indices, or of each worker's values. */
+static size_t first_bytes(const struct weighed *s, uint32_t tensor)
+{
+    const struct first_round *first = &s->workers.method.compressor->first;
+    struct call call = {.layout = &s->workers.compressed,
+                        .settings = s->workers.method.settings,
+                        .ratio_most = s->ratio};
+
+    return first->room != NULL ? 4 * first->room(&call, tensor) : 0;
+}
+
+/* Of those whose data say how many entries there are, at least: none. */
+static struct tensor_bytes weigh_compressed(const struct weighed *s, uint32_t tensor)
+{
+    const struct workers *w = &s->workers;
+    const struct compressor *c = w->method.compressor;
+    size_t n = w->compressed.n[tensor];
+    size_t entries = account_entries(&w->method, &w->compressed, tensor, s->ratio);
+    size_t first = first_bytes(s, tensor);
+    size_t sent = method_counted(&w->method) ? 0 : entries;
+    size_t last = c->no_indices ? 4 * entries - first
+                                : message_tensor_bytes(&w->method, s->c->encoding, n, sent);
+    struct sent all = {
+        .last = {.entries = w->count * sent, .bytes = w->count * last},
+        .first = {.bytes = c->first.exchange == BROADCAST ? first : w->count * first}};
+
+    return (struct tensor_bytes){.elements = n,
+                                 .entries = entries,
+                                 .up = exchange_bytes_up(w, &all, 0),
+                                 .down = exchange_bytes_down(w, &all, 0),
+                                 .by_rule =
+                                     account_tensor(&w->method, &w->compressed, tensor, s->ratio)};
+}
+
+static bool is_exact(const struct weighed *s, uint32_t tensor)
+{
+    const struct method *m = &s->workers.method;
+
+    return m->compressor->no_indices ||
+           message_tensor_exact(m, s->c->encoding, s->workers.compressed.n[tensor],
+                                s->tensor[tensor].entries);
+}
+
+static void weigh(struct weighed *s)
+{
+    const struct workers *w = &s->workers;
+
+    s->exact = true;
+    for (uint32_t i = 0; i < w->all.count; i++) {
+        struct tensor_bytes *t = &s->tensor[i];
+        bool compressed = i < w->compressed.count;
+
+        *t = compressed ? weigh_compressed(s, i) : weigh_whole(w->all.n[i]);
+        s->sum.elements += t->elements;
+        s->sum.entries += t->entries;
+        s->sum.up += t->up;
+        s->sum.down += t->down;
+        s->sum.by_rule = account_sum(s->sum.by_rule, t->by_rule);
+        s->exact = s->exact && (!compressed || is_exact(s, i));
+    }
+}
+
+/* As a table. */
+
+static double dense_bytes(const struct weighed *s)
+{
+    return 4 * (double)s->sum.elements;
+}
+
+/* Four digits, or all before the point. */
+static int decimals(double x)
+{
+    return x < 10 ? 3 : x < 100 ? 2 : x < 1000 ? 1 : 0;
+}
+
+static void print_sum(FILE *out, const struct weighed *s, const char *what, double bytes)
+{
+    double mib = bytes / 1048576;
+    double less = dense_bytes(s) / bytes;
+
+    fprintf(out, "%-10s %15.0f %11.*f", what, bytes, mib < 1 ? 4 : 2, mib);
+    if (bytes > 0)
+        fprintf(out, " %10.*fx", decimals(less), less);
+    fputc('\n', out);
+}
+
+static void print_tensor(FILE *out, const char *name, const struct tensor_bytes *t)
+{
+    fprintf(out, "%-18s %11zu %11zu %12.0f %12.0f %12.0f %12.0f %12.0f\n", name, t->elements,
+            t->entries, t->up, t->down, t->by_rule.paper, t->by_rule.framework, t->by_rule.bound);
+}
+
+static void print_table(FILE *out, const struct weighed *s)
+{
+    const struct config *c = s->c;
+
+    fprintf(out, "%s  %s  encoding %s  %u workers\n", c->regime, c->method,
+            encoding_names[c->encoding], c->workers);
+    fprintf(out, "%zu parameters in %u tensors, %u of them compressed; --vocabulary %u\n\n",
+            s->sum.elements, s->parameters.count, s->parameters.compressed, s->options.vocabulary);
+    fprintf(out, "%-10s %15s %11s %11s\n", "", "bytes", "MiB", "less");
+    print_sum(out, s, "dense", dense_bytes(s));
+    print_sum(out, s, "up", s->sum.up);
+    print_sum(out, s, "down", s->sum.down);
+    print_sum(out, s, "paper", s->sum.by_rule.paper);
+    print_sum(out, s, "framework", s->sum.by_rule.framework);
+    print_sum(out, s, "bound", s->sum.by_rule.bound);
+    if (!s->exact)
+        fprintf(out, "\nup and down: at least; the data decide\n");
+    if (!s->options.per_tensor)
+        return;
+    fprintf(out, "\n%-18s %11s %11s %12s %12s %12s %12s %12s\n", "tensor", "elements", "entries",
+            "up", "down", "paper", "framework", "bound");
+    for (uint32_t i = 0; i < s->parameters.count; i++)
+        print_tensor(out, parameter_at(s, i)->name, &s->tensor[i]);
+}
+
+/* As JSON. */
+
+static void put_bytes(struct tree *object, const struct tensor_bytes *t)
+{
+    tree_put_number(object, "elements", (double)t->elements);
+    tree_put_number(object, "entries", (double)t->entries);
+    tree_put_number(object, "bytes.dense", 4 * (double)t->elements);
+    tree_put_number(object, "bytes.up", t->up);
+    tree_put_number(object, "bytes.down", t->down);
+    tree_put_number(object, "bytes.paper", t->by_rule.paper);
+    tree_put_number(object, "bytes.framework", t->by_rule.framework);
+    tree_put_number(object, "bytes.bound", t->by_rule.bound);
+}
+
+static struct tree *tensors_tree(const struct weighed *s)
+{
+    struct tree *list = tree_new(TREE_LIST, NULL);
+
+    for (uint32_t i = 0; i < s->parameters.count; i++) {
+        struct tree *one = tree_new(TREE_OBJECT, NULL);
+
+        tree_put_text(one, "tensor", parameter_at(s, i)->name);
+        tree_put(one, "compressed", tree_yes_no(i < s->parameters.compressed, NULL));
+        put_bytes(one, &s->tensor[i]);
+        tree_add(list, one);
+    }
+    return list;
+}
+
+static void print_json(FILE *out, const struct weighed *s)
+{
+    const struct config *c = s->c;
+    struct tree *object = tree_new(TREE_OBJECT, NULL);
+    char *text;
+
+    tree_put_text(object, "regime", c->regime);
+    tree_put_text(object, "method", c->method);
+    tree_put_text(object, "encoding", encoding_names[c->encoding]);
+    tree_put_number(object, "ratio", s->ratio);
+    tree_put_number(object, "workers", c->workers);
+    tree_put_number(object, "words", s->options.vocabulary);
+    put_bytes(object, &s->sum);
+    tree_put(object, "exact", tree_yes_no(s->exact, NULL));
+    if (s->options.per_tensor)
+        tree_put(object, "tensors", tensors_tree(s));
+    text = tree_print(object);
+    fprintf(out, "%s\n", text);
+    free(text);
+    tree_free(object);
+}
+
+void bytes(const struct config *c, struct bytes_options options, FILE *out)
+{
+    struct weighed *s = allocate(1, sizeof(*s));
+
+    s->c = c;
+    s->options = options;
+    s->ratio = c->ratio[c->ratios - 1].ratio;
+    build(s);
+    weigh(s);
+    if (c->json)
+        print_json(out, s);
+    else
+        print_table(out, s);
+    layout_destroy(&s->workers.all);
+    layout_destroy(&s->workers.compressed);
+    free(s);
+}
