@@ -8,6 +8,7 @@ workers.  That is the regime lstm-ptb at bptt 35 on random tokens.
 
 import argparse
 import json
+import os
 import time
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ class Work:
 
 
 def arguments(about):
+    """Also keeps to as many cores as there are threads, for JAX goes by the cores it may use."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--workers", type=int, default=1, metavar="K")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="that are timed")
@@ -81,6 +83,7 @@ def arguments(about):
         parser.error(f"--workers: {args.workers} does not divide the total batch of {total}")
     if args.steps < 1 or args.threads < 1:
         parser.error("--steps and --threads: at least 1")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
     return args
 
 
