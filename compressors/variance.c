@@ -69,7 +69,7 @@ TILE_KERNEL(variance_walk)
             uint32_t sent = 0;
 
             if (tile * TILE + e < n) {
-                float part = a->x[t->at + tile * TILE + e] / a->batch;
+                float part = a->x[t->at + (size_t)tile * TILE + e] / a->batch;
 
                 r += part;
                 v += part * part;
@@ -78,8 +78,8 @@ TILE_KERNEL(variance_walk)
                 v = sent ? 0 : v * 0.999f;
             }
             if (e % 32 == 0)
-                bits[tile * 8 + e / 32] = 0;
-            bits[tile * 8 + e / 32] |= sent << e % 32;
+                bits[(size_t)tile * 8 + e / 32] = 0;
+            bits[(size_t)tile * 8 + e / 32] |= sent << e % 32;
             count += sent;
         }
         a->chosen.count[t->result + tile] = count;

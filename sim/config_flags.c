@@ -223,15 +223,14 @@ static bool take_flag(struct typed *typed, enum config_command command, int argc
 /* Numbers with commas between, or a word with a number of its own. */
 static struct tree *typed_list(const char *text, const char *place)
 {
-    struct tree *list = tree_new(TREE_LIST, place);
-    char *copy = format_text("%s", text);
-    char *rest = copy;
+    struct tree *list;
+    char *copy, *rest;
 
-    if (strchr(text, ':') != NULL) {
-        tree_free(list);
-        free(copy);
+    CHECK(text != NULL);
+    if (strchr(text, ':') != NULL)
         return tree_text(text, place);
-    }
+    list = tree_new(TREE_LIST, place);
+    copy = rest = format_text("%s", text);
     while (rest != NULL) {
         char *comma = strchr(rest, ',');
         struct tree *value;

@@ -307,8 +307,8 @@ static bool read_warmup_word(struct config *c, const struct tree *node, const ch
     bool dense = strncmp(node->text, "dense:", 6) == 0;
 
     c->warmup.exponential = strncmp(node->text, "exponential:", 12) == 0;
-    if ((!dense && !c->warmup.exponential) || number[1 + digits] != '\0' || n < 1 ||
-        n > RATIOS_MOST)
+    if (number == NULL || (!dense && !c->warmup.exponential) || number[1 + digits] != '\0' ||
+        n < 1 || n > RATIOS_MOST)
         return config_wrong(node, path, err, WARMUP_FORM);
     c->warmup.ratios = (uint32_t)n;
     for (uint32_t i = 0; i < c->warmup.ratios; i++)

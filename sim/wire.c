@@ -124,7 +124,7 @@ static void download_codes(struct packet *p, const struct message *m, struct dev
     size_t length = m->rooms.length;
     size_t tiles = length / TILE;
     size_t words = tiles * 8 * p->form.bits;
-    uint32_t in_word = 32 / p->form.bits;
+    uint32_t in_word = p->form.bits > 0 ? 32 / p->form.bits : 1;
     uint32_t *packed = allocate(words, sizeof(*packed));
     float *scalar = allocate(tiles, sizeof(*scalar));
     size_t scalars = 0;

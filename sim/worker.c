@@ -196,7 +196,7 @@ static void lane_create(struct workers *w, struct lane *lane, const struct netwo
 
 static size_t traffic_bytes(const struct workers *w)
 {
-    return 2 * w->compressed.count * sizeof(struct traffic);
+    return (size_t)2 * w->compressed.count * sizeof(struct traffic);
 }
 
 /* The step, what is kept of each tensor and each worker's scale: one block. */
@@ -268,7 +268,7 @@ void workers_destroy(struct workers *w)
         rounds_destroy(&w->lane[i].rounds, &w->method, &call, w->group);
         message_destroy(&w->lane[i].message, w->dev, w->group);
         device_free(w->dev, w->lane[i].slab, w->group * p);
-        device_free(w->dev, w->lane[i].micro, method_micro(&w->method) * w->group * p);
+        device_free(w->dev, w->lane[i].micro, (size_t)method_micro(&w->method) * w->group * p);
         device_free(w->dev, w->lane[i].square, w->group * p);
         device_free(w->dev, w->lane[i].scaled, w->group * p);
         graph_destroy(&w->lane[i].graph);

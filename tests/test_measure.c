@@ -183,10 +183,10 @@ static void check_by_hand(const char *method)
     stop(&t, c);
 }
 
-/* Whether what is measured can be had from the workers' own messages. */
+/* Whether what is measured can be had from the workers' own messages, and their batch be parted. */
 static bool is_direct(const struct compressor *c)
 {
-    return c->room != NULL && !c->no_indices && c->exchange != TREE;
+    return c->room != NULL && !c->no_indices && c->exchange != TREE && c->micro == NULL;
 }
 
 /* Of every compressor that chooses entries, also with a quantiser, and of every quantiser. */

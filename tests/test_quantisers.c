@@ -217,7 +217,7 @@ static void check_qsgd(double levels, size_t bucket, bool norm2)
         size_t from = i / bucket * bucket;
         float norm = norm_of(x + from, from + bucket < n ? bucket : n - from, norm2);
         float r = fabsf(x[i]) / norm * (float)levels;
-        float level = floorf(r) + (draw_of(1, (uint32_t)i, 0, 7) < r - floorf(r) ? 1 : 0);
+        float level = floorf(r) + (draw_of(1, (uint32_t)i, 0, 7) < r - floorf(r) ? 1.0f : 0.0f);
 
         want[i] = copysignf(norm * (level / (float)levels), x[i]);
     }

@@ -101,18 +101,18 @@ static void check_gtopk(uint32_t workers, bool original)
     const double settings[] = {0, original};
     const size_t keep = 15;
     struct lab lab;
-    float *residual = allocate(workers * N, sizeof(*residual));
+    float *residual = allocate((size_t)workers * N, sizeof(*residual));
 
     begin(&lab, &(struct setup){"gtopk", "residual", &n, NULL, 1, workers, 0.05, settings});
     for (unsigned step = 0; step < 3; step++) {
         static struct dense list[K_MOST], own[K_MOST];
-        float *x = allocate(workers * N, sizeof(*x));
+        float *x = allocate((size_t)workers * N, sizeof(*x));
 
         for (uint32_t k = 0; k < workers; k++) {
-            harness_floats(step * 10 + k, x + k * N, N);
+            harness_floats(step * 10 + k, x + (size_t)k * N, N);
             for (size_t e = 0; e < N; e++)
-                residual[k * N + e] += x[k * N + e];
-            memcpy(list[k].x, residual + k * N, N * sizeof(*x));
+                residual[(size_t)k * N + e] += x[(size_t)k * N + e];
+            memcpy(list[k].x, residual + (size_t)k * N, N * sizeof(*x));
             keep_largest(&list[k], keep);
             own[k] = list[k];
         }
@@ -121,8 +121,8 @@ static void check_gtopk(uint32_t workers, bool original)
         require_tensor(&lab, "the end", lab.sum, 0, list[0].x, N, 1e-5f);
         for (uint32_t k = 0; k < workers; k++) {
             for (size_t e = 0; e < N; e++)
-                residual[k * N + e] -= own[k].x[e];
-            require_tensor(&lab, "kept", lab.slab[0], k, residual + k * N, N, 1e-5f);
+                residual[(size_t)k * N + e] -= own[k].x[e];
+            require_tensor(&lab, "kept", lab.slab[0], k, residual + (size_t)k * N, N, 1e-5f);
         }
         free(x);
     }
@@ -148,8 +148,8 @@ static void gtopk_conserves(void **state)
     float *x, *slab, *sum;
 
     begin(&lab, &(struct setup){"gtopk", "residual", n, NULL, 3, 5, 0.1, settings});
-    x = allocate(5 * 743, sizeof(*x));
-    harness_floats(1, x, 5 * 743);
+    x = allocate((size_t)5 * 743, sizeof(*x));
+    harness_floats(1, x, (size_t)5 * 743);
     lab_begin(&lab, x);
     lab_enter(&lab, 0, 5);
     lab_compensate(&lab);
@@ -263,10 +263,10 @@ static void step_slowly(struct slow *s, bool mean)
 
 static void check_powersgd(bool mean)
 {
-    const size_t n = ROWS * COLUMNS, rows = ROWS;
+    const size_t n = (size_t)ROWS * COLUMNS, rows = ROWS;
     const double settings[] = {RANKS, 1, mean};
     struct slow *s = allocate(1, sizeof(*s));
-    float *x = allocate(WORKERS * n, sizeof(*x));
+    float *x = allocate((size_t)WORKERS * n, sizeof(*x));
     float *want = allocate(n, sizeof(*want));
     float *q;
     struct lab lab;
@@ -278,8 +278,8 @@ static void check_powersgd(bool mean)
         for (int j = 0; j < RANKS; j++)
             s->q[c][j] = (double)q[j * COLUMNS + c];
     for (unsigned step = 0; step < 4; step++) {
-        harness_floats(step + 1, x, WORKERS * n);
-        for (size_t i = 0; i < WORKERS * n; i++)
+        harness_floats(step + 1, x, (size_t)WORKERS * n);
+        for (size_t i = 0; i < (size_t)WORKERS * n; i++)
             (&s->m[0][0][0])[i] += (double)x[i];
         lab_step(&lab, x);
         step_slowly(s, mean);
@@ -308,7 +308,7 @@ static void powersgd_is_the_slow_one(void **state)
 /* Rank above the rows is the rows: nothing is left (pytorch#72043). */
 static void full_rank_is_exact(void **state)
 {
-    const size_t n = 4 * 50, rows = 4;
+    const size_t n = 200, rows = 4;
     const double settings[] = {64, 0, 1};
     float *x = allocate(n, sizeof(*x));
     struct lab lab;
@@ -326,13 +326,13 @@ static void full_rank_is_exact(void **state)
 /* (rows + columns) rank rate < rows columns, else whole (pytorch#52979). */
 static void small_matrices_go_whole(void **state)
 {
-    const size_t n[] = {100, 100 * 100, 7}, rows[] = {10, 100, 1};
+    const size_t n[] = {100, 10000, 7}, rows[] = {10, 100, 1};
     const double settings[] = {4, 2, 1};
-    float *x = allocate(2 * 10107, sizeof(*x));
+    float *x = allocate((size_t)2 * 10107, sizeof(*x));
     float *sum = allocate(10107, sizeof(*sum));
     struct lab lab;
 
-    harness_floats(5, x, 2 * 10107);
+    harness_floats(5, x, (size_t)2 * 10107);
     for (size_t i = 0; i < 10107; i++)
         sum[i] = x[i] + x[10107 + i];
     begin(&lab, &(struct setup){"powersgd", "residual", n, rows, 3, 2, 1, settings});
@@ -353,7 +353,7 @@ static void small_matrices_go_whole(void **state)
 /* The scale of Q is no matter (powersgd#10): gradients doubled are the result doubled. */
 static void powersgd_scales(void **state)
 {
-    const size_t n = 20 * 20, rows = 20;
+    const size_t n = 400, rows = 20;
     const double settings[] = {2, 1, 1};
     float *x = allocate(n, sizeof(*x));
     float *once;
@@ -409,14 +409,14 @@ static void powersgd_sends_what_its_paper_says(void **state)
 static void messages_of_every_round_hold(void **state)
 {
     static const char *const names[] = {"clt-k", "gtopk", "powersgd"};
-    const size_t n[] = {3000, 40 * 50, 8}, rows[] = {1, 40, 1};
+    const size_t n[] = {3000, 2000, 8}, rows[] = {1, 40, 1};
 
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
-        float *x = allocate(3 * 5008, sizeof(*x));
+        float *x = allocate((size_t)3 * 5008, sizeof(*x));
         struct error err = {""};
         struct lab lab;
 
-        harness_floats(9, x, 3 * 5008);
+        harness_floats(9, x, (size_t)3 * 5008);
         begin(&lab, &(struct setup){names[i], "residual", n, rows, 3, 3, 0.05, NULL});
         lab_step(&lab, x);
         assert_true(message_verify(&lab.message, &lab.layout, ENCODING_RAW, &err));

@@ -617,8 +617,9 @@ static void variance_is_the_slow_one(void **state)
     enum { WORKERS = 2, N = 1305 };
     const size_t n[] = {1000, 5, 300};
     const struct how how = {"variance", "", "none", 1, {{"alpha", 1.5}, {"zeta", .9}}};
-    float *r = allocate(WORKERS * N, sizeof(*r)), *v = allocate(WORKERS * N, sizeof(*v));
-    float *x = allocate(WORKERS * N, sizeof(*x));
+    float *r = allocate((size_t)WORKERS * N, sizeof(*r)),
+          *v = allocate((size_t)WORKERS * N, sizeof(*v));
+    float *x = allocate((size_t)WORKERS * N, sizeof(*x));
     struct lab lab;
 
     begin(&lab, &how, n, 3, WORKERS);
@@ -626,7 +627,7 @@ static void variance_is_the_slow_one(void **state)
         float *sum;
         size_t at = 0;
 
-        harness_floats(step, x, WORKERS * N);
+        harness_floats(step, x, (size_t)WORKERS * N);
         lab_step(&lab, x);
         sum = lab_download(&lab, lab.sum, 1);
         for (uint32_t t = 0; t < 3; t++) {
@@ -634,7 +635,7 @@ static void variance_is_the_slow_one(void **state)
                 float want = 0;
 
                 for (uint32_t w = 0; w < WORKERS; w++) {
-                    size_t e = w * N + at;
+                    size_t e = (size_t)w * N + at;
 
                     r[e] += x[e];
                     v[e] += x[e] * x[e];

@@ -533,7 +533,7 @@ static void a_vote_moves_by_lr(void **state)
     none.steps = 0;
     before = trained(&none, &n);
     after = trained(&r, &m);
-    for (size_t i = 0; i < WORDS * 12; i++)
+    for (size_t i = 0; i < (size_t)WORDS * 12; i++)
         assert_true(fabsf(fabsf(after[i] - before[i]) - 0.125f) < 1e-6f);
     free(before);
     free(after);

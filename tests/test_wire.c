@@ -909,10 +909,10 @@ static void check_up_and_down(const char *compressor, uint32_t workers, double u
 {
     struct workers w = {.method = {.compressor = compressor_find(compressor)}, .count = workers};
     const struct first_round *first = &w.method.compressor->first;
-    struct sent sent = {.last = {.bytes = 700 * workers}};
+    struct sent sent = {.last = {.bytes = (uint64_t)700 * workers}};
 
     if (first->encode != NULL)
-        sent.first.bytes = first->exchange == BROADCAST ? 70 : 70 * workers;
+        sent.first.bytes = first->exchange == BROADCAST ? 70 : (uint64_t)70 * workers;
     w.all.elements = 53;
     w.compressed.elements = 50;
     assert_true(exchange_dense_bytes(&w) == 12);

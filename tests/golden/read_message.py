@@ -139,13 +139,21 @@ def read_values(bits, note, count):
     return [decode(note, c, scalars[i // bucket] if scalars else 1.0) for i, c in enumerate(codes)]
 
 
+def told(n, meta):
+    """How many of n entries are sent, where the schedule says that."""
+    ratio = float(meta["ratio"])
+    if json.loads(meta["regime"])["compressor"]["name"] == "slice":
+        return n if n <= 128 else min(n, int(n * ratio) + 1)
+    return max(1, int(n * ratio))
+
+
 def read_message(data, meta, sizes):
     """{name: (indices, values)}; sizes: {name: elements}, meta: the metadata of the step's file."""
-    note, ratio = json.loads(meta["message"]), float(meta["ratio"])
+    note = json.loads(meta["message"])
     bits, said = Bits(data), {}
     for name in note["tensors"]:
         n, encoding = sizes[name], json.loads(meta["regime"])["encoding"]
-        count = bits.take(32) if note["counted"] else max(1, int(n * ratio))
+        count = bits.take(32) if note["counted"] else told(n, meta)
         if encoding == "best":
             number = bits.take(8)
             if number >= ENCODINGS.index("best"):
