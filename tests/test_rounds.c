@@ -82,10 +82,10 @@ static void tree_slowly(struct dense *list, struct dense *own, uint32_t workers,
     for (uint32_t left = workers; apart == 1 || left > 1; left = (left + 1) / 2) {
         apart *= 2;
         for (uint32_t j = 0; 2 * j < left; j++) {
-            struct dense sum = list[2 * j];
+            struct dense sum = list[(size_t)2 * j];
 
             for (size_t e = 0; e < N && 2 * j + 1 < left; e++)
-                sum.x[e] += list[2 * j + 1].x[e];
+                sum.x[e] += list[(size_t)2 * j + 1].x[e];
             keep_largest(&sum, keep);
             list[j] = sum;
         }
@@ -386,7 +386,7 @@ static void powersgd_sends_what_its_paper_says(void **state)
                         4 * h * h, 4 * h * h, 4 * h * h};
     const size_t rows[] = {words, 4 * h, 4 * h, 4 * h, 4 * h, 4 * h, 4 * h};
     const double ranks[] = {1, 2, 4}, printed[] = {309.7, 203.1, 120.3};
-    const double dense = (double)(6 * 4 * h + words);
+    const double dense = (double)(24 * h + words);
     struct layout l;
     struct call call = {.layout = &l};
 
