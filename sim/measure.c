@@ -155,10 +155,11 @@ static void count_sent(struct measure *m, struct workers *w)
 void measure_end(struct measure *m, struct workers *w)
 {
     uint32_t tensors = w->compressed.count;
-    const double *sent = m->host + 2 * (size_t)w->count * tensors;
+    const double *sent;
 
     if (!m->active)
         return;
+    sent = m->host + 2 * (size_t)w->count * tensors;
     w->dev->watch = NULL;
     m->active = false;
     m->steps++;

@@ -50,7 +50,7 @@ static void write_bytes(const char *name, const char *bytes, size_t count)
 static bool parse(const char *line)
 {
     char *copy = format_text("%s", line);
-    char *argv[32];
+    char *argv[64];
     int argc = 0;
     bool ok;
 

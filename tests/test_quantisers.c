@@ -126,7 +126,7 @@ static void check_terngrad(double clip, float scaler, const double *probability)
     int sent[8] = {0};
     struct lab lab;
 
-    begin_with(&lab, "none", "terngrad", "none", eight, 1, &clip);
+    begin_with(&lab, "none", "terngrad", "none", eight, 1, (const double[]){clip, 0});
     for (unsigned draw = 0; draw < DRAWS; draw++) {
         float *x;
 
@@ -209,7 +209,7 @@ static void check_qsgd(double levels, size_t bucket, bool norm2)
 
     harness_floats(3, x, n);
     begin_with(&lab, "none", "qsgd", "none", &n, 1,
-               (const double[]){levels, (double)bucket, norm2});
+               (const double[]){levels, (double)bucket, norm2, 0});
     lab.step.number = 7;
     lab_step(&lab, x);
     bucket = bucket == 0 ? n : bucket;
@@ -359,7 +359,7 @@ static void codes_are_packed_as_told(void **state)
     free(bytes);
     packet_free(&p);
     lab_close(&lab);
-    begin_with(&lab, "none", "terngrad", "none", eight, 1, &(const double){0});
+    begin_with(&lab, "none", "terngrad", "none", eight, 1, (const double[]){0, 0});
     lab_step(&lab, levels);
     packet_download(&p, &lab.message, &lab.layout, 0);
     assert_int_equal(packet_pack(&p, ENCODING_RAW, &bytes), sizeof(ternary));
