@@ -7,15 +7,17 @@ Wants requirements.txt; tests/bench/peers runs it.  peer_work.py tells what a st
 
 The settings are those that were fastest with PyTorch 2.15 on two cores of a Zen 4, K=16:
 
-    kept    oneDNN's LSTM, which nn.LSTM takes by itself: 3 times as fast as without, at 8 columns
-            malloc that gives nothing back: 7.0 s a step, 8.8 as it comes (pages zeroed again)
-            linear_cross_entropy: 3 % off a step
-            OMP_WAIT_POLICY=passive: threads that spin are 10 times slower beside another program
-            topk(sorted=False): 0.8 of sorted
-    no use  torch.compile of the projection and the loss, huge pages, flushing denormals, a sparse
-            gradient of the embedding (within 5 %, either way)
+    kept    oneDNN's LSTM, which nn.LSTM takes by itself: 0.25 s at 8 columns, 0.83 s without
+            malloc that gives nothing back: 5.0 s a step, 6.2 as it comes, which spends them on
+            pages that are zeroed again
+            linear_cross_entropy: up to 5 % of the projection and the loss
+            OMP_WAIT_POLICY=passive: the same on idle cores; beside another program threads that
+            spin take 3 times as long
+            topk(sorted=False): 0.7 of sorted
+    no use  torch.compile of the projection and the loss, huge pages, a sparse gradient of the
+            embedding (within 6 %, either way)
     worse   top-k of 2, 8 or 40 rows and then of what they gave (1.7 to 3 times); two tensors at a
-            time (more still)
+            time in threads (more still)
 
 Everything is in float32, as in the others.
 """

@@ -7,7 +7,7 @@ Wants requirements.txt; tests/bench/peers runs it.  peer_work.py tells what a st
 
 The settings are those that were fastest with JAX 0.10.2 on two cores of a Zen 4, K=16:
 
-    kept    a derivative of the recurrence that is ours: 9.6 s of both cores a step, 11.6 without
+    kept    a derivative of the recurrence that is ours: 9.6 s of CPU time a step, 11.6 without
             all that a step replaces is donated
     no use  random numbers of another kind (rbg), top-k of one worker after another instead of
             vmap, an unrolled scan, XLA's oneDNN and fast math (within 5 %, either way)
