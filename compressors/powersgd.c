@@ -98,22 +98,6 @@ ROW_KERNEL(powersgd_add)
     *to = a->adds ? *to + value : value;
 }
 
-struct powersgd_sum {
-    const float *from; /* [workers][stride] */
-    uint32_t workers;
-    size_t stride;
-    float *to;
-};
-
-KERNEL(powersgd_sum)
-{
-    float sum = 0;
-
-    for (uint32_t w = 0; w < a->workers; w++)
-        sum += a->from[w * a->stride + i];
-    a->to[i] = sum;
-}
-
 #ifndef __CUDACC__
 
 #include "compressors/rounds.h"
@@ -249,8 +233,7 @@ static void powersgd_encode(const struct call *call, struct message *out)
 
 static void powersgd_receive(const struct call *call, const struct message *in)
 {
-    LAUNCH(call->dev, powersgd_sum, in->rooms.length, .from = in->own_value, .workers = in->senders,
-           .stride = in->rooms.length, .to = call->common);
+    rounds_add_up(call, in, call->common);
 }
 
 /* Adds `factor` times P^ Q' to each of so many slabs: of one Q for all (stride 0), or of each its

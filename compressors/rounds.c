@@ -171,6 +171,12 @@ size_t rounds_bytes_needed(const struct method *method, const struct call *call,
     return bytes;
 }
 
+void rounds_add_up(const struct call *call, const struct message *m, float *to)
+{
+    LAUNCH(call->dev, rounds_sum, m->rooms.length, .value = m->own_value, .senders = m->senders,
+           .stride = m->rooms.length, .to = to);
+}
+
 void rounds_first(struct rounds *r, const struct method *method, const struct call *call)
 {
     struct call own = with_settings(method, call);
@@ -180,9 +186,7 @@ void rounds_first(struct rounds *r, const struct method *method, const struct ca
     r->first.senders = first_senders(method, call->workers);
     method->compressor->first.encode(&own, &r->first);
     if (method->compressor->first.exchange == SUM)
-        LAUNCH(call->dev, rounds_sum, r->first.rooms.length, .value = r->first.own_value,
-               .senders = r->first.senders, .stride = r->first.rooms.length,
-               .to = r->received.own_value);
+        rounds_add_up(call, &r->first, r->received.own_value);
 }
 
 /* Of lists [senders], every `apart`-th from offset on, to a slab of the field each. */

@@ -30,6 +30,9 @@ void rounds_destroy(struct rounds *r, const struct method *method, const struct 
                     uint32_t workers);
 size_t rounds_bytes_needed(const struct method *method, const struct call *call, uint32_t workers);
 
+/* to [rooms.length] := the senders' floats added up, in their order. */
+void rounds_add_up(const struct call *call, const struct message *m, float *to);
+
 /* The first round: encodes and exchanges. */
 void rounds_first(struct rounds *r, const struct method *method, const struct call *call);
 

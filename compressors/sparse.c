@@ -1,5 +1,20 @@
 #include "compressors/sparse.h"
 
+/* Which of a tile's sizes are above the cut, and which within. */
+KERNEL_FN void cut_read(const struct sparse_cut *c, const struct tile *t, const float *x,
+                        uint32_t above[TILE_SLOTS], uint32_t equal[TILE_SLOTS])
+{
+    uint32_t low = c->low[t->scalar];
+    uint32_t high = c->high[t->scalar];
+
+    EACH_SLOT (s) {
+        uint32_t size = float_size(x[tile_at(t, s)]);
+
+        above[s] = tile_live(t, s) & (size > high);
+        equal[s] = tile_live(t, s) & (size >= low) & (size <= high);
+    }
+}
+
 struct sparse_count {
     const float *x;
     struct sparse_cut cut;
@@ -10,20 +25,13 @@ TILE_KERNEL(sparse_count)
 {
     uint32_t above[TILE_SLOTS];
     uint32_t equal[TILE_SLOTS];
-    uint32_t low = a->cut.low[t->scalar];
-    uint32_t high = a->cut.high[t->scalar];
 
-    if (a->cut.peak[t->result] < low) {
+    if (a->cut.peak[t->result] < a->cut.low[t->scalar]) {
         tile_put(t, a->above, 0);
         tile_put(t, a->equal, 0);
         return;
     }
-    EACH_SLOT (s) {
-        uint32_t size = float_size(a->x[tile_at(t, s)]);
-
-        above[s] = tile_live(t, s) & (size > high);
-        equal[s] = tile_live(t, s) & (size >= low) & (size <= high);
-    }
+    cut_read(&a->cut, t, a->x, above, equal);
     tile_put(t, a->above, tile_count(above));
     tile_put(t, a->equal, tile_count(equal));
 }
@@ -46,8 +54,6 @@ TILE_KERNEL(sparse_compact)
     uint32_t above[TILE_SLOTS];
     uint32_t equal[TILE_SLOTS];
     uint32_t rank[TILE_SLOTS];
-    uint32_t low = a->cut.low[t->scalar];
-    uint32_t high = a->cut.high[t->scalar];
     uint32_t most = a->cut.most[t->scalar];
     size_t first = t->result - t->begin / TILE; /* of the tensor's tiles */
     uint32_t above_before = a->above_scan[t->result] - a->above_scan[first];
@@ -61,12 +67,7 @@ TILE_KERNEL(sparse_compact)
         a->count[t->scalar] = above_after + (equal_after < most ? equal_after : most);
     if (above_after == above_before && (equal_after == equal_before || equal_before >= most))
         return;
-    EACH_SLOT (s) {
-        uint32_t size = float_size(a->x[tile_at(t, s)]);
-
-        above[s] = tile_live(t, s) & (size > high);
-        equal[s] = tile_live(t, s) & (size >= low) & (size <= high);
-    }
+    cut_read(&a->cut, t, a->x, above, equal);
     tile_rank(t, equal, rank);
     EACH_SLOT (s)
         above[s] |= equal[s] & (equal_before + rank[s] < most);
