@@ -73,15 +73,17 @@ bool method_contraction(const struct method *m)
     return m->compressor->contraction && (m->quantiser == NULL || m->quantiser->contraction);
 }
 
-/* Of the rooms of both rounds. */
-static double values_in_rooms(const struct method *m, const struct call *call, uint32_t tensor)
+size_t method_entries(const struct method *m, const struct call *call, uint32_t tensor)
 {
     const struct compressor *c = m->compressor;
     struct call own = *call;
+    size_t entries;
 
     own.settings = m->settings;
-    return (double)(c->room(&own, tensor) +
-                    (c->first.room != NULL ? c->first.room(&own, tensor) : 0));
+    entries = c->room != NULL ? c->room(&own, tensor) : call->layout->n[tensor];
+    if (c->no_indices && c->first.room != NULL)
+        entries += c->first.room(&own, tensor);
+    return entries;
 }
 
 static struct paper_bits paper_bits(const struct method *m)
@@ -105,7 +107,7 @@ double method_paper_bytes(const struct method *m, const struct call *call, uint3
     double entries = ratio < 1 ? m->compressor->paper_entries(n, ratio) : (double)n;
 
     if (m->compressor->no_indices)
-        entries = values_in_rooms(m, call, tensor);
+        entries = (double)method_entries(m, call, tensor);
     return entries * (ratio < 1 ? bits.index + bits.value : bits.value) / 8;
 }
 

@@ -24,6 +24,10 @@ bool method_together(const struct method *m);
 /* Whether the data say how many entries there are. */
 bool method_counted(const struct method *m);
 
+/* Values that it sends of a tensor at call->ratio_most, in all rounds; where the data say how many,
+ * the most.  Of call the layout is enough besides. */
+size_t method_entries(const struct method *m, const struct call *call, uint32_t tensor);
+
 /* Both parts of it together. */
 enum exchange method_exchange(const struct method *m);
 struct code_form method_form(const struct method *m);

@@ -6,21 +6,17 @@
 
 #include "sim/worker.h"
 
-static struct call call_of(const struct method *m, const struct layout *l, double ratio)
+static struct call call_of(const struct layout *l, double ratio)
 {
-    return (struct call){.layout = l, .settings = m->settings, .ratio_most = ratio};
+    return (struct call){.layout = l, .ratio_most = ratio};
 }
 
 size_t account_entries(const struct method *m, const struct layout *l, uint32_t tensor,
                        double ratio)
 {
-    const struct compressor *c = m->compressor;
-    struct call call = call_of(m, l, ratio);
-    size_t entries = c->room != NULL ? c->room(&call, tensor) : l->n[tensor];
+    struct call call = call_of(l, ratio);
 
-    if (c->no_indices && c->first.room != NULL)
-        entries += c->first.room(&call, tensor);
-    return entries;
+    return method_entries(m, &call, tensor);
 }
 
 static bool has_places(const struct method *m, size_t n, double entries)
@@ -69,7 +65,7 @@ struct by_rule account_tensor(const struct method *m, const struct layout *l, ui
 {
     size_t n = l->n[tensor];
     double entries = (double)account_entries(m, l, tensor, ratio);
-    struct call call = call_of(m, l, ratio);
+    struct call call = call_of(l, ratio);
     struct by_rule bytes = account_counted(m, n, entries);
 
     if (!method_paper_sent(m))

@@ -138,11 +138,7 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
 /* Entries of one tensor that are sent; where the data say how many, the least: none. */
 static size_t entries_of(const struct method *method, const struct call *call, uint32_t tensor)
 {
-    const struct compressor *compressor = method->compressor;
-
-    if (method_counted(method))
-        return 0;
-    return compressor->room != NULL ? compressor->room(call, tensor) : call->layout->n[tensor];
+    return method_counted(method) ? 0 : method_entries(method, call, tensor);
 }
 
 /* Of one compressed tensor, in all rounds. */
@@ -155,8 +151,7 @@ static size_t tensor_bytes(const struct config *c, const struct method *method,
     size_t bytes;
 
     if (compressor->no_indices)
-        return (compressor->room(call, tensor) + compressor->first.room(call, tensor)) *
-               sizeof(float);
+        return keep * sizeof(float);
     bytes = message_tensor_bytes(method, c->encoding, n, keep);
     if (compressor->first.indices && keep < n) /* one worker of all sends them */
         bytes += keep * sizeof(uint32_t) / c->workers;
@@ -167,7 +162,7 @@ size_t plan_message_bytes(const struct config *c, const struct parameters *param
 {
     struct method method = workers_method(c);
     struct layout compressed;
-    struct call call = {.layout = &compressed, .settings = method.settings, .ratio_most = ratio};
+    struct call call = {.layout = &compressed, .ratio_most = ratio};
     size_t bytes = 0;
 
     workers_describe(&compressed, parameters);
@@ -183,7 +178,7 @@ bool plan_message_exact(const struct config *c, const struct parameters *paramet
 {
     struct method method = workers_method(c);
     struct layout compressed;
-    struct call call = {.layout = &compressed, .settings = method.settings, .ratio_most = ratio};
+    struct call call = {.layout = &compressed, .ratio_most = ratio};
     bool exact = true;
 
     workers_describe(&compressed, parameters);

@@ -188,6 +188,8 @@ void rows_collect(struct rows *rows, struct train *t, struct account *account,
     struct traffic *traffic = download_traffic(t);
     const struct by_rule *by_rule = account_take(account, w, traffic);
     double *residual = allocate(w->compressed.count, sizeof(*residual));
+    struct sent sent = {traffic_sum(traffic, w->compressed.count),
+                        traffic_sum(traffic + w->compressed.count, w->compressed.count)};
 
     *rows = (struct rows){.epoch = {.lr = tally->lr,
                                     .steps = tally->steps,
@@ -196,7 +198,7 @@ void rows_collect(struct rows *rows, struct train *t, struct account *account,
     row->samples_per_second = (double)tally->tokens / row->seconds;
     collect_steps(rows, t);
     collect_means(row, t, tally);
-    put_bytes(row, t, tally, workers_sent(w));
+    put_bytes(row, t, tally, sent);
     put_rules(row, by_rule, w->all.count);
     put_measured(row, w, &t->measure);
     row->residual_norm = workers_residual_norm(w, residual);
