@@ -81,7 +81,7 @@ static bool prepare(struct train *t, struct bench_options options, struct error 
 {
     const struct config *c = t->config;
     size_t steps = WARM_UP + 2 * (size_t)options.steps;
-    size_t segments = c->data.sharding == SHARD_SEGMENTS ? c->workers * steps : steps;
+    size_t segments = c->data.sharding == SHARD_SEGMENTS ? c->nodes * steps : steps;
     size_t columns = workers_columns(c);
     size_t count[TEXT_PARTS] = {
         [TEXT_TRAIN] = (segments * c->data.bptt + 1) * columns,

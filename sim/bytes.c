@@ -43,7 +43,7 @@ static void build(struct weighed *s)
     for (uint32_t i = 0; i < s->parameters.count; i++)
         n[i] = parameter_at(s, i)->n;
     w->method = workers_method(s->c);
-    w->count = s->c->workers;
+    w->count = s->c->nodes;
     layout_describe(&w->all, n, s->parameters.count);
     workers_describe(&w->compressed, &s->parameters);
 }

@@ -80,6 +80,7 @@ struct config {
         uint32_t batch, bptt;
     } evaluate;
     uint32_t workers;
+    uint32_t nodes;       /* that exchange messages: groups of workers, else each worker is one */
     uint32_t batch;       /* of one worker */
     uint32_t total_batch; /* of all */
     uint32_t epochs;
@@ -137,6 +138,7 @@ struct config {
     bool tensors; /* a row for each tensor and epoch */
 
     /* what follows */
+    uint32_t node_batch;      /* of the workers of a node together */
     char compressor_name[72]; /* with the quantiser's */
     char method[256];         /* the same with the settings that differ from their defaults */
     char tuned[128];          /* which entry of the tuned table holds, "" if none */

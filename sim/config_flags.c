@@ -39,6 +39,8 @@ static const struct flag flags_table[] = {
     {"regime", OF_EVALUATION, A_REGIME, NULL, "REGIME", "in place of what the file says it is of"},
 
     {"workers", OF_REGIME, A_NUMBER, "workers", "N", "workers that train together (also -K N)"},
+    {"nodes", OF_REGIME, A_NUMBER, "nodes", "N",
+     "that exchange messages; workers of a node add up dense gradients; 0: each is one"},
     {"batch", OF_REGIME, A_NUMBER, "batch", "N", "columns or samples of one worker a step"},
     {"total-batch", OF_REGIME, A_NUMBER, "total_batch", "N", "the same of all workers together"},
     {"epochs", OF_REGIME, A_NUMBER, "epochs", "N", "how often to go through the data"},

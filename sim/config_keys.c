@@ -472,6 +472,7 @@ static const struct key regime_keys[] = {
     {"data", KEY_OWN, .read = read_data, .write = write_data},
     {"evaluate", KEY_OWN, .read = read_evaluate, .write = write_evaluate},
     {"workers", KEY_WHOLE, offsetof(struct config, workers), .low = 1, .high = WORKERS_MOST},
+    {"nodes", KEY_WHOLE, offsetof(struct config, nodes), .high = WORKERS_MOST},
     {"batch", KEY_WHOLE, offsetof(struct config, batch), .low = 1, .high = BATCH_MOST},
     {"total_batch", KEY_WHOLE, offsetof(struct config, total_batch), .low = 1,
      .high = (double)BATCH_MOST * WORKERS_MOST},
@@ -636,6 +637,21 @@ static bool settle_batch(struct config *c, const struct tree *total, struct erro
            config_wrong(total, "total_batch", err, "at most %d a worker", BATCH_MOST);
 }
 
+/* 0 nodes: as many as there are workers. */
+static bool settle_nodes(struct config *c, const struct tree *nodes, struct error *err)
+{
+    if (c->nodes == 0)
+        c->nodes = c->workers;
+    if (c->workers % c->nodes != 0)
+        return config_wrong(nodes, "nodes", err, "a divisor of the %u workers", c->workers);
+    if (c->nodes < c->workers && c->data.sharding == SHARD_SEGMENTS)
+        return config_wrong(nodes, "nodes", err,
+                            "the number of workers, as sharding segments wants it: each has a "
+                            "segment of its own");
+    c->node_batch = c->total_batch / c->nodes;
+    return true;
+}
+
 bool config_keys_check(struct config *c, const struct tree *regime, struct error *err)
 {
     const struct tree *total = tree_get(regime, "total_batch");
@@ -653,13 +669,14 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(schedule, "schedule.0", "lr", err);
     if (!check_method(c, regime, err))
         return false;
-    if (!settle_batch(c, total, err))
+    if (!settle_batch(c, total, err) || !settle_nodes(c, tree_get(regime, "nodes"), err))
         return false;
-    if (c->batch % method_micro(&method) != 0)
+    if (c->node_batch % method_micro(&method) != 0)
         return config_wrong(tree_get(regime, "compressor"), "compressor", err,
-                            "a method for a batch of %u a worker, which is no multiple of its %u "
+                            "a method for a batch of %u a %s, which is no multiple of its %u "
                             "micro-batches",
-                            c->batch, method_micro(&method));
+                            c->node_batch, c->nodes < c->workers ? "node" : "worker",
+                            method_micro(&method));
     return true;
 }
 
@@ -679,8 +696,11 @@ struct tree *config_keys_write(const struct config *c)
     struct tree *regime = config_keys_write_in_order(c);
 
     tree_remove(regime, "about");
-    if (c->dense_every == 0) /* the keys of runs that knew nothing of it stay theirs */
+    /* The keys of runs that knew nothing of these stay theirs. */
+    if (c->dense_every == 0)
         tree_remove(regime, "dense_every");
+    if (c->nodes == c->workers)
+        tree_remove(regime, "nodes");
     tree_sort(regime);
     return regime;
 }

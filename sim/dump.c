@@ -38,8 +38,8 @@ struct dump *dump_create(const struct config *c)
         return NULL;
     d = allocate(1, sizeof(*d));
     d->config = c;
-    d->grad = allocate(c->workers, sizeof(*d->grad));
-    d->scale = allocate(c->workers, sizeof(*d->scale));
+    d->grad = allocate(c->nodes, sizeof(*d->grad));
+    d->scale = allocate(c->nodes, sizeof(*d->scale));
     return d;
 }
 
@@ -85,7 +85,7 @@ bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err
     if (!made && errno != EEXIST)
         return fail(err, "%s: cannot make the folder: %s", c->dump, strerror(errno));
     path = dump_path(c, 0);
-    ok = safetensors_writable(path, (2 + 3 * (size_t)c->workers) * weights_bytes, err);
+    ok = safetensors_writable(path, (2 + 3 * (size_t)c->nodes) * weights_bytes, err);
     if (made && !ok)
         rmdir(c->dump);
     free(path);

@@ -46,8 +46,8 @@ size_t measure_bytes(const struct config *c, const struct parameters *parameters
     size_t marks = selects(&method) ? parameters->length * sizeof(float) : 0;
     size_t results = parameters->length / TILE + (size_t)parameters->compressed * TILE;
 
-    return marks + (2 * numbers(c->workers, parameters->compressed) + c->workers * results) *
-                       sizeof(double);
+    return marks +
+           (2 * numbers(c->nodes, parameters->compressed) + c->nodes * results) * sizeof(double);
 }
 
 void measure_create(struct measure *m, const struct workers *w)

@@ -13,7 +13,7 @@
 /* One of the devices' streams where all workers are one group; two where they take turns. */
 static uint32_t streams_for(const struct device *dev, const struct config *c, uint32_t group)
 {
-    uint32_t groups = (c->workers + group - 1) / group;
+    uint32_t groups = (c->nodes + group - 1) / group;
     uint32_t wanted = c->streams > 0 ? c->streams : 2;
     uint32_t most = c->data.sharding == SHARD_SEGMENTS ? 1 : device_streams(dev);
 
@@ -29,7 +29,7 @@ static bool refuse(const struct plan *plan, const struct config *c, size_t fixed
     fail(err,
          "the run needs %s of the device's memory, %s of them for what %u workers keep, and %s are "
          "free; fewer --workers%s%s, or a smaller model or batch would fit",
-         needed, kept, c->workers, available, plan->group > 1 ? ", a smaller --group" : "",
+         needed, kept, c->nodes, available, plan->group > 1 ? ", a smaller --group" : "",
          plan->streams > 1 ? ", fewer --streams" : "");
     free(needed);
     free(kept);
@@ -78,12 +78,12 @@ static bool together(const struct config *c)
 static uint32_t group_size(const struct config *c, uint32_t groups)
 {
     if (together(c))
-        return c->workers;
+        return c->nodes;
     if (c->data.sharding == SHARD_SEGMENTS)
         return 1;
     if (c->group > 0)
-        return c->group < c->workers ? c->group : c->workers;
-    return (c->workers + groups - 1) / groups;
+        return c->group < c->nodes ? c->group : c->nodes;
+    return (c->nodes + groups - 1) / groups;
 }
 
 /* What is there to evaluate; fills and places *parameters. */
@@ -116,12 +116,12 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
     plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters) +
                              measure_bytes(c, parameters);
     plan->part.workers = workers_bytes(c, parameters);
-    if (together(c) && c->data.sharding == SHARD_SEGMENTS && c->workers > 1)
+    if (together(c) && c->data.sharding == SHARD_SEGMENTS && c->nodes > 1)
         return fail(err,
                     "%s wants the gradients of all workers at once, and with sharding segments "
                     "one begins where the other ended",
                     c->compressor_name);
-    for (uint32_t groups = 1; groups <= c->workers; groups++) {
+    for (uint32_t groups = 1; groups <= c->nodes; groups++) {
         plan->group = group_size(c, groups);
         plan->streams = streams_for(dev, c, plan->group);
         plan->part.lane = workers_lane_bytes(dev, c, network, parameters, plan->group);
@@ -154,7 +154,7 @@ static size_t tensor_bytes(const struct config *c, const struct method *method,
         return keep * sizeof(float);
     bytes = message_tensor_bytes(method, c->encoding, n, keep);
     if (compressor->first.indices && keep < n) /* one worker of all sends them */
-        bytes += keep * sizeof(uint32_t) / c->workers;
+        bytes += keep * sizeof(uint32_t) / c->nodes;
     return bytes;
 }
 

@@ -39,7 +39,7 @@ static bool segment_of(const struct train *t, uint64_t step, uint32_t worker, ui
 {
     bool segments = t->config->data.sharding == SHARD_SEGMENTS;
 
-    *segment = segments ? step * t->config->workers + worker : step;
+    *segment = segments ? step * t->config->nodes + worker : step;
     return *segment < t->segments;
 }
 
@@ -88,13 +88,13 @@ static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
     CHECK(ratio <= config_ratio_most(c) && "messages have room for no more");
     for (uint32_t i = 0; i < t->workers.compressed.count; i++)
         t->block.keep[i] = (uint32_t)sparse_keep(t->workers.compressed.n[i], ratio);
-    for (uint32_t k = 0; k < c->workers; k++)
+    for (uint32_t k = 0; k < c->nodes; k++)
         rows += segment_steps(t, step, k);
-    for (uint32_t k = 0; k < c->workers; k++)
+    for (uint32_t k = 0; k < c->nodes; k++)
         t->block.sample_weight[k] =
-            (float)((double)c->workers * segment_steps(t, step, k) / (double)rows);
+            (float)((double)c->nodes * segment_steps(t, step, k) / (double)rows);
     step_block_post(&t->block, &t->workers);
-    return rows * c->batch;
+    return rows * c->node_batch;
 }
 
 static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t group)
@@ -102,7 +102,7 @@ static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t 
     struct workers *w = &t->workers;
     uint32_t at = first / w->group % w->lanes;
     struct lane *lane = &w->lane[at];
-    struct shape shape = {group, t->config->batch, segment_steps(t, step, first)};
+    struct shape shape = {group, t->config->node_batch, segment_steps(t, step, first)};
 
     device_stream(w->dev, at);
     workers_gradients(w, lane, &t->data, first, shape);
@@ -289,8 +289,8 @@ bool train_plan(struct train *t, struct error *err)
         !check_evaluated(t, TEXT_VALID, err) || !check_evaluated(t, TEXT_TEST, err))
         return false;
     t->segments = stream_segments(rows, c->data.bptt);
-    t->steps = c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->workers - 1) / c->workers
-                                                  : t->segments;
+    t->steps =
+        c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->nodes - 1) / c->nodes : t->segments;
     return plan_make(&t->plan, &t->dev, c, &network, &t->parameters,
                      tokens * sizeof(uint32_t) + step_log_bytes(c, t->steps), err);
 }

@@ -69,12 +69,12 @@ struct method workers_method(const struct config *c)
 
 size_t workers_rows(const struct config *c)
 {
-    return (size_t)c->workers * c->batch * c->data.bptt;
+    return (size_t)c->nodes * c->node_batch * c->data.bptt;
 }
 
 uint32_t workers_columns(const struct config *c)
 {
-    return c->data.sharding == SHARD_SEGMENTS ? c->batch : c->batch * c->workers;
+    return c->data.sharding == SHARD_SEGMENTS ? c->node_batch : c->node_batch * c->nodes;
 }
 
 /* Whether weight decay is added to each worker's gradient. */
@@ -171,7 +171,7 @@ static struct shape lane_shape(const struct config *c, const struct method *meth
 {
     uint32_t micro = method_micro(method);
 
-    return (struct shape){group * micro, c->batch / micro, c->data.bptt};
+    return (struct shape){group * micro, c->node_batch / micro, c->data.bptt};
 }
 
 static void lane_create(struct workers *w, struct lane *lane, const struct network *network)
@@ -214,7 +214,7 @@ void workers_create_weights(struct workers *w, struct device *dev, const struct 
                           .config = c,
                           .method = workers_method(c),
                           .memory = memory_find(c->memory.name),
-                          .count = c->workers,
+                          .count = c->nodes,
                           .parameters = parameters};
     layouts_create(dev, parameters, &w->all, &w->compressed);
     p = w->all.length * sizeof(float);
@@ -298,7 +298,7 @@ size_t workers_bytes(const struct config *c, const struct parameters *parameters
     uint32_t slabs = memory_slabs(memory_find(c->memory.name)) + method_slabs(&method);
     size_t rows = workers_rows(c);
 
-    return (size_t)slabs * c->workers * parameters->length * sizeof(float) + rows * sizeof(double);
+    return (size_t)slabs * c->nodes * parameters->length * sizeof(float) + rows * sizeof(double);
 }
 
 struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
@@ -306,7 +306,7 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
                                      uint32_t group)
 {
     struct workers w = {
-        .dev = dev, .config = c, .memory = memory_find(c->memory.name), .count = c->workers};
+        .dev = dev, .config = c, .memory = memory_find(c->memory.name), .count = c->nodes};
     struct method method = workers_method(c);
     struct shape most = lane_shape(c, &method, group);
     size_t slabs =
@@ -386,7 +386,7 @@ static void run_graph(struct workers *w, struct lane *lane, uint32_t first, stru
 {
     const struct config *c = w->config;
     uint32_t micro = method_micro(&w->method);
-    size_t rows = (size_t)c->batch * c->data.bptt;
+    size_t rows = (size_t)c->node_batch * c->data.bptt;
     struct shape parts = {shape.workers * micro, shape.samples / micro, shape.steps};
 
     graph_run(&lane->graph, &(struct pass){.shape = parts,
@@ -440,9 +440,9 @@ static double clip_threshold(const struct config *c)
     case CLIP_LOCAL:
         return c->clip.norm;
     case CLIP_LOCAL_SQRT_K:
-        return c->clip.norm / sqrt(c->workers);
+        return c->clip.norm / sqrt(c->nodes);
     case CLIP_REFERENCE:
-        return c->clip.norm * c->workers;
+        return c->clip.norm * c->nodes;
     default:
         return 0;
     }

@@ -120,6 +120,30 @@ static void also_over_a_short_last_segment(void **state)
     require_same(&one, &three, 1e-5);
 }
 
+/* Six workers in two nodes are two workers of three times the batch, whatever the method. */
+static void nodes_are_workers_of_larger_batches(void **state)
+{
+    static const char *const methods[] = {"topk:ratio=0.05", "dgc:ratio=0.05", "qsgd", "powersgd"};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(methods); i++) {
+        const char *flags[] = {"--compressor", methods[i], NULL};
+        struct run six = {.workers = 6,
+                          .batch = 2,
+                          .steps = 8,
+                          .more = MOMENTUM_SGD ", \"nodes\": 2, \"clip\": {\"norm\": 0.1, \"mode\":"
+                                               " \"local-sqrt-k\"}",
+                          .flags = flags};
+        struct run two = {.workers = 2,
+                          .batch = 6,
+                          .steps = 8,
+                          .more = MOMENTUM_SGD ", \"clip\": {\"norm\": 0.1, \"mode\":"
+                                               " \"local-sqrt-k\"}",
+                          .flags = flags};
+
+        require_same(&six, &two, 0);
+    }
+}
+
 static void weight_decay_in_either_place_is_the_same_without_compression(void **state)
 {
     struct run local = {.workers = 3,
@@ -723,6 +747,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(k_workers_without_compression_are_one),
         cmocka_unit_test(also_over_a_short_last_segment),
+        cmocka_unit_test(nodes_are_workers_of_larger_batches),
         cmocka_unit_test(weight_decay_in_either_place_is_the_same_without_compression),
         cmocka_unit_test(topk_at_ratio_1_is_none),
         cmocka_unit_test(dgc_at_ratio_1_is_momentum_sgd),
