@@ -4,8 +4,10 @@
 #include "sim/account.h"
 #include "sim/exchange.h"
 #include "sim/graph.h"
+#include "sim/server.h"
 #include "sim/tree.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,7 +23,7 @@ struct weighed {
     struct parameters parameters;
     struct workers workers; /* without a device: as many as there are, and what they would send */
     double ratio;
-    bool exact; /* up and down are what would be sent; else the least that could be */
+    bool exact; /* up and down are what would be sent; else what is to be expected, or the least */
     struct tensor_bytes tensor[PARAMETERS_MOST], sum;
 };
 
@@ -44,6 +46,7 @@ static void build(struct weighed *s)
         n[i] = parameter_at(s, i)->n;
     w->method = workers_method(s->c);
     w->count = s->c->nodes;
+    w->server = server_replies(&w->method, s->c->exchange);
     layout_describe(&w->all, n, s->parameters.count);
     workers_describe(&w->compressed, &s->parameters);
 }
@@ -67,6 +70,12 @@ static size_t first_bytes(const struct weighed *s, uint32_t tensor)
     return first->room != NULL ? 4 * first->room(&call, tensor) : 0;
 }
 
+/* Elements that somebody of K workers sends, where each chooses for itself. */
+static size_t union_of(size_t n, size_t entries, uint32_t workers)
+{
+    return (size_t)(round((double)n * (1 - pow(1 - (double)entries / (double)n, workers))));
+}
+
 /* Of those whose data say how many entries there are, at least: none. */
 static struct tensor_bytes weigh_compressed(const struct weighed *s, uint32_t tensor)
 {
@@ -80,7 +89,8 @@ static struct tensor_bytes weigh_compressed(const struct weighed *s, uint32_t te
                                 : message_tensor_bytes(&w->method, s->c->encoding, n, sent);
     struct sent all = {
         .last = {.entries = w->count * sent, .bytes = w->count * last},
-        .first = {.bytes = c->first.exchange == BROADCAST ? first : w->count * first}};
+        .first = {.bytes = c->first.exchange == BROADCAST ? first : w->count * first},
+        .reply = {.bytes = server_tensor_bytes(s->c->encoding, n, union_of(n, sent, w->count))}};
 
     return (struct tensor_bytes){.elements = n,
                                  .entries = entries,
@@ -94,9 +104,10 @@ static bool is_exact(const struct weighed *s, uint32_t tensor)
 {
     const struct method *m = &s->workers.method;
 
-    return m->compressor->no_indices ||
-           message_tensor_exact(m, s->c->encoding, s->workers.compressed.n[tensor],
-                                s->tensor[tensor].entries);
+    return !s->workers.server &&
+           (m->compressor->no_indices ||
+            message_tensor_exact(m, s->c->encoding, s->workers.compressed.n[tensor],
+                                 s->tensor[tensor].entries));
 }
 
 static void weigh(struct weighed *s)
@@ -164,7 +175,9 @@ static void print_table(FILE *out, const struct weighed *s)
     print_sum(out, s, "framework", s->sum.by_rule.framework);
     print_sum(out, s, "bound", s->sum.by_rule.bound);
     if (!s->exact)
-        fprintf(out, "\nup and down: at least; the data decide\n");
+        fprintf(out, "\nup and down: %s\n",
+                method_counted(&s->workers.method) ? "at least; the data decide"
+                                                   : "about, entries at random places");
     if (!s->options.per_tensor)
         return;
     fprintf(out, "\n%-18s %11s %11s %12s %12s %12s %12s %12s\n", "tensor", "elements", "entries",

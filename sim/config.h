@@ -44,6 +44,9 @@ enum clip_mode { CLIP_NONE, CLIP_LOCAL, CLIP_LOCAL_SQRT_K, CLIP_GLOBAL, CLIP_REF
 enum decay_at { DECAY_AGGREGATE, DECAY_LOCAL };
 enum sharding { SHARD_COLUMNS, SHARD_SEGMENTS };
 
+/* How messages get to everybody: as the method has it (compressor.h), or over a parameter server. */
+enum exchange_over { EXCHANGE_AUTO, EXCHANGE_SERVER };
+
 /* Of indices, by the numbers that messages name them with: sim/WIRE.md. */
 enum encoding {
     ENCODING_RAW,
@@ -114,6 +117,7 @@ struct config {
     uint32_t dense_every; /* steps of the run that this divides send all entries; 0: none */
     enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
     bool compress_all;             /* tensors of one dimension too */
+    enum exchange_over exchange;
     enum encoding encoding;
     char init_sha256[65]; /* of the file of initial weights; "": drawn from the seed */
 

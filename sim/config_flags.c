@@ -76,6 +76,8 @@ static const struct flag flags_table[] = {
     {"dense-every", OF_METHOD, A_NUMBER, "dense_every", "N",
      "every N-th step sends all entries; 0: none"},
     {"compress-all", OF_METHOD, NOTHING, "compress_all", NULL, "tensors of one dimension too"},
+    {"exchange", OF_METHOD, A_TEXT, "exchange", "HOW",
+     "auto, as the method has it, or server, which sends the sum back"},
     {"encoding", OF_METHOD, A_TEXT, "encoding", "NAME",
      "raw, runs16, bitmap, varint, gamma, delta, rice or best"},
 

@@ -443,6 +443,8 @@ static struct tree *write_evaluate(const struct config *c)
 }
 
 static const char *const decays[] = {"aggregate", "local", NULL};
+static const char *const exchanges[] = {"auto", "server", NULL};
+
 const char *const encoding_names[] = {"raw",   "runs16", "bitmap", "varint", "gamma",
                                       "delta", "rice",   "best",   NULL};
 
@@ -488,6 +490,7 @@ static const struct key regime_keys[] = {
     {"warmup", KEY_OWN, .read = read_warmup, .write = write_warmup},
     {"dense_every", KEY_WHOLE, offsetof(struct config, dense_every), .high = 1e9},
     {"compress_all", KEY_YES_NO, offsetof(struct config, compress_all), .high = 1},
+    {"exchange", KEY_WORD, offsetof(struct config, exchange), .words = exchanges},
     {"encoding", KEY_WORD, offsetof(struct config, encoding), .words = encoding_names},
     {"init", KEY_OWN, .read = read_init, .write = write_init},
 };
@@ -604,6 +607,10 @@ static bool check_method(const struct config *c, const struct tree *regime, stru
     const struct memory *memory = memory_find(c->memory.name);
     const struct tree *method = tree_get(regime, "compressor");
 
+    if (c->exchange == EXCHANGE_SERVER && compressor->exchange == TREE)
+        return config_wrong(tree_get(regime, "exchange"), "exchange", err,
+                            "auto, as a tree of workers wants it, in which %s merges",
+                            compressor->name);
     if (quantiser == NULL)
         return true;
     if (compressor->no_quantiser)
@@ -701,6 +708,8 @@ struct tree *config_keys_write(const struct config *c)
         tree_remove(regime, "dense_every");
     if (c->nodes == c->workers)
         tree_remove(regime, "nodes");
+    if (c->exchange == EXCHANGE_AUTO)
+        tree_remove(regime, "exchange");
     tree_sort(regime);
     return regime;
 }

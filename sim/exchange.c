@@ -58,6 +58,7 @@ void exchange_finish(struct workers *w, float *sum)
     if (method_exchange(&w->method) == VOTE)
         LAUNCH_TILES(w->dev, exchange_vote, &w->compressed.tiles, 1, .workers = (float)w->count,
                      .sum = sum);
+    workers_reply(w, sum);
 }
 
 double exchange_dense_bytes(const struct workers *w)
@@ -95,7 +96,9 @@ double exchange_bytes_down(const struct workers *w, const struct sent *sent, uin
 
     if (w->method.compressor->first.exchange == SUM)
         first /= w->count;
-    if (method_exchange(&w->method) == GATHER)
+    if (w->server)
+        last = (double)sent->reply.bytes;
+    else if (method_exchange(&w->method) == GATHER)
         last -= last / w->count;
     else
         last = sum_bytes(w, sent);

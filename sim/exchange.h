@@ -3,7 +3,7 @@
  *
  * Bytes up are what a worker sends, bytes down what it receives, per worker:
  *
- *     gather     up its message; down those of the K - 1 others
+ *     gather     up its message; down those of the K - 1 others, or a parameter server's reply
  *     sum        up its message; down the sum, as large, but that levels added up want more bits
  *     vote       up its signs; down the majority's
  *     tree       up its message; down the one that is left (each way through log2 K hands)
@@ -19,7 +19,7 @@
 /* Adds what the lane's messages say, and its workers' dense tensors, to sum [P]. */
 void exchange_receive(struct workers *w, struct lane *lane, float *sum);
 
-/* What is to be done with the sum when all messages are in: of votes, who won. */
+/* What is to be done with the sum when all messages are in: of votes, who won; a server's reply. */
 void exchange_finish(struct workers *w, float *sum);
 
 /* Bytes of the tensors that are not compressed, of one worker and step; of all, uncompressed. */

@@ -15,16 +15,6 @@ double rows_loss(const struct train *t, uint64_t tokens)
     return tokens > 0 ? sum / (double)tokens : 0;
 }
 
-/* Of each compressed tensor in last rounds, then in first rounds: a new array. */
-static struct traffic *download_traffic(struct train *t)
-{
-    uint32_t tensors = 2 * t->workers.compressed.count;
-    struct traffic *traffic = allocate(tensors, sizeof(*traffic));
-
-    device_download(&t->dev, traffic, t->workers.traffic, tensors * sizeof(*traffic));
-    return traffic;
-}
-
 /* The steps that --log-every keeps; before their sums are cleared. */
 static void collect_steps(struct rows *rows, struct train *t)
 {
@@ -156,8 +146,7 @@ static void collect_tensors(struct rows *rows, const struct train *t, const stru
                                    .bytes_bound = by_rule[i].bound};
         if (i < w->compressed.count)
             put_compressed(row, t, rows->epoch.steps,
-                           (struct sent){traffic[i], traffic[w->compressed.count + i]},
-                           &t->measure.tensor[i]);
+                           sent_of_tensor(traffic, w->compressed.count, i), &t->measure.tensor[i]);
         else
             put_whole(row, (double)rows->epoch.steps);
         if (w->memory->residual < 0)
@@ -185,11 +174,10 @@ void rows_collect(struct rows *rows, struct train *t, struct account *account,
 {
     struct workers *w = &t->workers;
     struct epoch_row *row = &rows->epoch;
-    struct traffic *traffic = download_traffic(t);
+    struct traffic *traffic = workers_download_traffic(w);
     const struct by_rule *by_rule = account_take(account, w, traffic);
     double *residual = allocate(w->compressed.count, sizeof(*residual));
-    struct sent sent = {traffic_sum(traffic, w->compressed.count),
-                        traffic_sum(traffic + w->compressed.count, w->compressed.count)};
+    struct sent sent = sent_sum(traffic, w->compressed.count);
 
     *rows = (struct rows){.epoch = {.lr = tally->lr,
                                     .steps = tally->steps,

@@ -3,7 +3,7 @@
 /* Sums over an epoch up to some step. */
 struct step_record {
     double loss, norm;
-    struct traffic last, first; /* rounds */
+    struct traffic sent[SENDINGS];
 };
 
 #define LANES 256
@@ -30,23 +30,25 @@ KERNEL(step_log_add)
 
 struct step_log_note {
     const double *lane;
-    const struct traffic *traffic; /* [2][tensors]: last rounds, first rounds */
+    const struct traffic *traffic; /* [SENDINGS][tensors] */
     size_t tensors;
     struct step_record *record;
 };
 
 KERNEL(step_log_note)
 {
-    struct traffic last = {0, 0};
-    struct traffic first = {0, 0};
     double loss = 0;
     double norm = 0;
 
-    for (size_t t = 0; t < a->tensors; t++) {
-        last.entries += a->traffic[t].entries;
-        last.bytes += a->traffic[t].bytes;
-        first.entries += a->traffic[a->tensors + t].entries;
-        first.bytes += a->traffic[a->tensors + t].bytes;
+    for (size_t sending = 0; sending < SENDINGS; sending++) {
+        const struct traffic *of = a->traffic + sending * a->tensors;
+        struct traffic sum = {0, 0};
+
+        for (size_t t = 0; t < a->tensors; t++) {
+            sum.entries += of[t].entries;
+            sum.bytes += of[t].bytes;
+        }
+        a->record[i].sent[sending] = sum;
     }
     for (size_t lane = 0; lane < LANES; lane++) {
         loss += a->lane[lane];
@@ -54,8 +56,6 @@ KERNEL(step_log_note)
     }
     a->record[i].loss = loss;
     a->record[i].norm = norm;
-    a->record[i].last = last;
-    a->record[i].first = first;
 }
 
 #ifndef __CUDACC__
@@ -142,8 +142,8 @@ const struct logged_step *step_log_take(struct step_log *l, const struct workers
     for (size_t i = 0; i < l->count; i++) {
         const struct step_record *before = record + MOMENTS * i + BEFORE;
         const struct step_record *after = record + MOMENTS * i + AFTER;
-        struct sent then = {before->last, before->first};
-        struct sent now = {after->last, after->first};
+        struct sent then = sent_sum(before->sent, 1);
+        struct sent now = sent_sum(after->sent, 1);
         struct sent sent = sent_since(&now, &then);
         struct logged_step *step = &l->step[i];
 

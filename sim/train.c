@@ -150,6 +150,8 @@ static void run_step(struct train *t, uint64_t step)
     device_stream(w->dev, 0);
     device_await(w->dev, (w->count - 1) / w->group % w->lanes);
     exchange_finish(w, t->optimizer.sum);
+    if (t->config->verify_wire && t->wire_holds)
+        t->wire_holds = workers_verify_reply(w, &t->wire_fault);
     dump_delivered(t->dump, w, t->optimizer.sum);
     device_stage(w->dev, STAGE_APPLY);
     optimizer_apply(&t->optimizer, w);

@@ -71,6 +71,9 @@ struct traffic {
     uint64_t bytes;   /* of the messages, in the encoding in use */
 };
 
+/* By workers in the last round, and in a first one; by a parameter server (server.h). */
+enum sending { SENT_LAST, SENT_FIRST, SENT_REPLY, SENDINGS };
+
 /* Adds the message's entries and bytes to total[tensors], and its bytes to each[senders] (may be
  * NULL). */
 void message_weigh(const struct message *m, const struct layout *layout, enum encoding encoding,

@@ -50,6 +50,7 @@ ROW_KERNEL(workers_combine)
 
 #ifndef __CUDACC__
 
+#include "sim/server.h"
 #include "sim/worker.h"
 
 #include <math.h>
@@ -194,15 +195,28 @@ static void lane_create(struct workers *w, struct lane *lane, const struct netwo
     rounds_create(&lane->rounds, &w->method, &call, w->group);
 }
 
+static void reply_create(struct workers *w)
+{
+    struct call call = call_of(w);
+
+    if (w->server)
+        server_create(&w->reply, &call);
+}
+
 static size_t traffic_bytes(const struct workers *w)
 {
-    return (size_t)2 * w->compressed.count * sizeof(struct traffic);
+    return (size_t)SENDINGS * w->compressed.count * sizeof(struct traffic);
 }
 
 /* The step, what is kept of each tensor and each worker's scale: one block. */
 static size_t block_bytes(const struct workers *w)
 {
     return sizeof(struct step) + w->compressed.count * sizeof(uint32_t) + w->count * sizeof(float);
+}
+
+struct traffic *workers_traffic(const struct workers *w, enum sending sending)
+{
+    return w->traffic + (size_t)sending * w->compressed.count;
 }
 
 void workers_create_weights(struct workers *w, struct device *dev, const struct config *c,
@@ -216,6 +230,7 @@ void workers_create_weights(struct workers *w, struct device *dev, const struct 
                           .memory = memory_find(c->memory.name),
                           .count = c->nodes,
                           .parameters = parameters};
+    w->server = server_replies(&w->method, c->exchange);
     layouts_create(dev, parameters, &w->all, &w->compressed);
     p = w->all.length * sizeof(float);
     w->params = device_alloc(dev, p);
@@ -240,6 +255,7 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
     for (uint32_t i = 0; i < method_slabs(&w->method); i++)
         w->own_slab[i] = device_alloc(dev, w->count * p);
     common_create(w);
+    reply_create(w);
     w->step = device_alloc(dev, block_bytes(w));
     w->keep = (uint32_t *)(void *)(w->step + 1);
     w->sample_weight = (float *)(void *)(w->keep + w->compressed.count);
@@ -273,6 +289,8 @@ void workers_destroy(struct workers *w)
         device_free(w->dev, w->lane[i].scaled, w->group * p);
         graph_destroy(&w->lane[i].graph);
     }
+    if (w->server)
+        server_destroy(&w->reply, w->dev);
     device_free(w->dev, w->traffic, traffic_bytes(w));
     device_free(w->dev, w->diverged, sizeof(*w->diverged));
     device_free(w->dev, w->loss_sum, rows * sizeof(*w->loss_sum));
@@ -327,6 +345,10 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
         message_weigh_bytes(c->encoding, parameters->compressed, group);
     if (method.compressor->scratch != NULL)
         bytes.scratch += method.compressor->scratch(&call);
+    if (server_replies(&method, c->exchange)) {
+        bytes.scratch += server_scratch(&call);
+        bytes.messages += server_bytes_needed(&call); /* one for all lanes: too much is counted */
+    }
     layout_destroy(&w.compressed);
     return bytes;
 }
@@ -470,8 +492,9 @@ void workers_encode(struct workers *w, struct lane *lane)
     lane->group.call.wanted = NULL;
     if (lane->rounds.first.senders > 0)
         message_weigh(&lane->rounds.first, &w->compressed, ENCODING_RAW,
-                      w->traffic + w->compressed.count, NULL);
-    message_weigh(&lane->message, &w->compressed, w->config->encoding, w->traffic, NULL);
+                      workers_traffic(w, SENT_FIRST), NULL);
+    message_weigh(&lane->message, &w->compressed, w->config->encoding,
+                  workers_traffic(w, SENT_LAST), NULL);
 }
 
 void workers_update(struct workers *w, struct lane *lane)
@@ -482,26 +505,63 @@ void workers_update(struct workers *w, struct lane *lane)
 
 struct sent workers_sent(struct workers *w)
 {
-    uint32_t tensors = w->compressed.count;
-    struct traffic *traffic = allocate(2, traffic_bytes(w));
-    struct sent sent;
+    struct traffic *traffic = workers_download_traffic(w);
+    struct sent sent = sent_sum(traffic, w->compressed.count);
 
-    device_download(w->dev, traffic, w->traffic, traffic_bytes(w));
-    sent = (struct sent){traffic_sum(traffic, tensors), traffic_sum(traffic + tensors, tensors)};
     free(traffic);
     return sent;
 }
 
+struct traffic *workers_download_traffic(struct workers *w)
+{
+    struct traffic *traffic = allocate(1, traffic_bytes(w));
+
+    device_download(w->dev, traffic, w->traffic, traffic_bytes(w));
+    return traffic;
+}
+
+struct sent sent_sum(const struct traffic *traffic, uint32_t tensors)
+{
+    return (struct sent){.last = traffic_sum(traffic + (size_t)SENT_LAST * tensors, tensors),
+                         .first = traffic_sum(traffic + (size_t)SENT_FIRST * tensors, tensors),
+                         .reply = traffic_sum(traffic + (size_t)SENT_REPLY * tensors, tensors)};
+}
+
+struct sent sent_of_tensor(const struct traffic *traffic, uint32_t tensors, uint32_t tensor)
+{
+    return (struct sent){.last = traffic[(size_t)SENT_LAST * tensors + tensor],
+                         .first = traffic[(size_t)SENT_FIRST * tensors + tensor],
+                         .reply = traffic[(size_t)SENT_REPLY * tensors + tensor]};
+}
+
+static struct traffic traffic_since(struct traffic now, struct traffic then)
+{
+    return (struct traffic){now.entries - then.entries, now.bytes - then.bytes};
+}
+
 struct sent sent_since(const struct sent *now, const struct sent *then)
 {
-    return (struct sent){
-        {now->last.entries - then->last.entries, now->last.bytes - then->last.bytes},
-        {now->first.entries - then->first.entries, now->first.bytes - then->first.bytes}};
+    return (struct sent){.last = traffic_since(now->last, then->last),
+                         .first = traffic_since(now->first, then->first),
+                         .reply = traffic_since(now->reply, then->reply)};
 }
 
 void workers_clear_sent(struct workers *w)
 {
     device_clear(w->dev, w->traffic, traffic_bytes(w));
+}
+
+void workers_reply(struct workers *w, const float *sum)
+{
+    struct call call = call_of(w);
+
+    if (w->server)
+        server_reply(&w->reply, &call, sum, w->config->encoding, workers_traffic(w, SENT_REPLY));
+}
+
+bool workers_verify_reply(struct workers *w, struct error *err)
+{
+    return !w->server || message_verify(&w->reply, &w->compressed, w->config->encoding, err);
 }
 
 bool workers_verify(struct workers *w, struct lane *lane, struct error *err)

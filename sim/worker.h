@@ -68,7 +68,10 @@ struct workers {
     double *norm_sum;        /* [K] of the norms over the epoch's steps */
     double *loss_sum;        /* [K][samples][steps] over the epoch's steps */
     uint32_t *diverged;      /* 1 once a loss or a gradient was not finite */
-    struct traffic *traffic; /* [2][tensors] of the compressed ones: last rounds, first rounds */
+    struct traffic *traffic; /* [SENDINGS][tensors] of the compressed ones */
+
+    bool server;          /* a parameter server replies */
+    struct message reply; /* to everybody */
 };
 
 /* Host's copy of the block at `step`. */
@@ -98,14 +101,20 @@ void workers_create_weights(struct workers *w, struct device *dev, const struct 
                             struct parameters *parameters);
 void workers_destroy(struct workers *w);
 
+/* [tensors] on the device. */
+struct traffic *workers_traffic(const struct workers *w, enum sending sending);
+
 /* The compressed tensors alone, on the host: for planning. */
 void workers_describe(struct layout *compressed, const struct parameters *parameters);
 
 /* What the messages of all workers weighed since it was last cleared; waits. */
 struct sent {
-    struct traffic last, first; /* rounds */
+    struct traffic last, first, reply;
 };
+struct sent sent_sum(const struct traffic *traffic, uint32_t tensors); /* [SENDINGS][tensors] */
+struct sent sent_of_tensor(const struct traffic *traffic, uint32_t tensors, uint32_t tensor);
 struct sent workers_sent(struct workers *w);
+struct traffic *workers_download_traffic(struct workers *w); /* [SENDINGS][tensors], to be freed */
 struct sent sent_since(const struct sent *now, const struct sent *then);
 void workers_clear_sent(struct workers *w);
 
@@ -135,9 +144,13 @@ void workers_compensate(struct workers *w, struct lane *lane);
 void workers_encode(struct workers *w, struct lane *lane);
 void workers_update(struct workers *w, struct lane *lane);
 
+/* What a parameter server, if there is one, sends everybody of the sum [P] of all messages. */
+void workers_reply(struct workers *w, const float *sum);
+
 /* Packs the lane's messages and unpacks them again: a fault tells where the bytes are not those that
  * were counted, or do not say what was sent.  Waits; for --verify-wire. */
 bool workers_verify(struct workers *w, struct lane *lane, struct error *err);
+bool workers_verify_reply(struct workers *w, struct error *err);
 
 /* Of all workers together: the root of the mean of |what is kept|^2; and the same of each compressed
  * tensor.  Zeros where a memory keeps nothing that is not sent.  NOT for inside a step. */

@@ -114,6 +114,8 @@ for workers in 0 -1 2.5 1e9 nan 4097 99999999999999999999 '' ٣; do
     bad 1 '--workers .*: not a whole number in \[1, 4096]' train tiny.json --workers "$workers"
 done
 bad 1 '--workers x: not a whole number' train tiny.json -Kx
+bad 1 '--exchange server: not auto, as a tree of workers wants it, in which gtopk merges' train tiny.json --compressor gtopk --exchange server
+bad 1 "--exchange srever: not one of auto, server" train tiny.json --exchange srever
 bad 1 '--nodes 3: not a divisor of the 2 workers' train tiny.json --nodes 3
 bad 1 'the number of workers, as sharding segments' train tiny.json --nodes 1 --sharding segments
 bad 1 '--nodes -1: not a whole number' train tiny.json --nodes -1

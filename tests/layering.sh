@@ -15,7 +15,7 @@ levels=(
     'compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire*.* sim/weights.*'
-    'compressors/*.* models/*.*'
+    'compressors/*.* models/*.* sim/server.*'
     'sim/worker.*'
     'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.* sim/account.* sim/measure.*'
     'sim/train.*'
@@ -46,7 +46,7 @@ modest=(
 
 # Equal to the bit on every device: of libm only sqrt and floor.  Their host parts are free, and
 # so are files without a kernel.
-exact=(compressors/*.[ch] sim/wire*.[ch] sim/exchange.[ch] sim/optimizer.[ch] sim/layout.[ch]
+exact=(compressors/*.[ch] sim/wire*.[ch] sim/exchange.[ch] sim/optimizer.[ch] sim/layout.[ch] sim/server.[ch]
     sim/worker.[ch] sim/measure.[ch] sim/rng.h sim/exactmath.h)
 
 mapfile -t sources < <(find sim models compressors data results tests \

@@ -144,6 +144,65 @@ static void nodes_are_workers_of_larger_batches(void **state)
     }
 }
 
+/* Moves the compressed tensors of params as a worker does who has but the reply; its bytes: 8 an
+ * entry, or 4 an element where all go, and a count. */
+static uint64_t move_by_reply(struct train *t, float *params)
+{
+    const struct layout *l = &t->workers.compressed;
+    struct packet reply;
+    uint64_t bytes = 0;
+
+    packet_download(&reply, &t->workers.reply, l, 0);
+    for (uint32_t i = 0; i < l->count; i++) {
+        uint64_t some = reply.count[i];
+
+        for (size_t e = reply.begin[i]; e < reply.begin[i] + some; e++)
+            params[l->at[i] + reply.index[e]] -= 0.5f * (reply.value[e] / 3);
+        bytes += 4 + 4 * (2 * some < l->n[i] ? 2 * some : l->n[i]);
+    }
+    packet_free(&reply);
+    return bytes;
+}
+
+static void check_server(const char *method)
+{
+    const char *flags[] = {"--compressor", method, "--exchange", "server", "--verify-wire", NULL};
+    struct run served = {.workers = 3, .batch = 4, .steps = 6, .more = SGD, .flags = flags};
+    const char *const plain_flags[] = {"--compressor", method, NULL};
+    struct run plain = {.workers = 3, .batch = 4, .steps = 6, .more = SGD, .flags = plain_flags};
+    struct train t;
+    struct config *c;
+    uint64_t reply = 0;
+    struct sent sent;
+
+    require_same(&served, &plain, 0);
+    start(&t, &c, &served);
+    for (uint32_t i = 0; i < served.steps; i++) {
+        float *before = harness_download(&t, t.workers.params, t.parameters.length);
+        float *after;
+
+        train_step(&t, 0, i);
+        reply += move_by_reply(&t, before);
+        after = harness_download(&t, t.workers.params, t.parameters.length);
+        assert_memory_equal(before, after, t.workers.compressed.length * sizeof(*after));
+        free(after);
+        free(before);
+    }
+    sent = workers_sent(&t.workers);
+    assert_true(sent.reply.bytes == reply && reply > 0);
+    assert_true(exchange_bytes_down(&t.workers, &sent, 0) == (double)reply);
+    assert_true(t.wire_holds);
+    stop(&t, c);
+}
+
+static void a_server_changes_nothing_but_the_bytes_down(void **state)
+{
+    check_server("topk:ratio=0.05");
+    check_server("topk:ratio=0.9");
+    check_server("qsgd");
+    check_server("threshold");
+}
+
 static void weight_decay_in_either_place_is_the_same_without_compression(void **state)
 {
     struct run local = {.workers = 3,
@@ -748,6 +807,7 @@ int main(void)
         cmocka_unit_test(k_workers_without_compression_are_one),
         cmocka_unit_test(also_over_a_short_last_segment),
         cmocka_unit_test(nodes_are_workers_of_larger_batches),
+        cmocka_unit_test(a_server_changes_nothing_but_the_bytes_down),
         cmocka_unit_test(weight_decay_in_either_place_is_the_same_without_compression),
         cmocka_unit_test(topk_at_ratio_1_is_none),
         cmocka_unit_test(dgc_at_ratio_1_is_momentum_sgd),
