@@ -3,12 +3,13 @@
 #include <string.h>
 
 extern const struct memory dgc_memory;
+extern const struct memory low_pass_memory;
 extern const struct memory momentum_memory;
 extern const struct memory none_memory;
 extern const struct memory residual_memory;
 
 const struct memory *const memories[] = {
-    &dgc_memory, &momentum_memory, &none_memory, &residual_memory, NULL,
+    &dgc_memory, &low_pass_memory, &momentum_memory, &none_memory, &residual_memory, NULL,
 };
 
 const struct memory *memory_find(const char *name)

@@ -103,8 +103,8 @@ void measure_wanted(struct measure *m, struct workers *w, struct lane *lane)
     device_scratch_aside(w->dev, false);
 }
 
-/* A memory without a residual loses it: what was wanted less what was sent, in a slab that nobody
- * needs any more. */
+/* What was wanted less what was sent, in a slab that nobody needs any more; for memories that do not
+ * keep just that. */
 static float *take_off(const struct measure *m, struct workers *w, struct lane *lane)
 {
     float *wanted = lane->scaled != NULL ? lane->scaled : lane->slab;
@@ -121,7 +121,8 @@ static float *take_off(const struct measure *m, struct workers *w, struct lane *
 void measure_left(struct measure *m, struct workers *w, struct lane *lane)
 {
     const struct call *call = &lane->group.call;
-    bool keeps = w->memory->residual >= 0;
+    int kept = w->memory->residual;
+    bool keeps = kept >= 0 && m->from == lane->group.slab[kept];
     float *left;
 
     if (!m->active)
@@ -131,7 +132,7 @@ void measure_left(struct measure *m, struct workers *w, struct lane *lane)
     if (m->unsent != NULL)
         method_decode(&w->method, call, &lane->message,
                       (struct target){.how = CLEAR, .to = m->unsent, .one_sum = true});
-    left = keeps ? lane->group.slab[w->memory->residual] : take_off(m, w, lane);
+    left = keeps ? lane->group.slab[kept] : take_off(m, w, lane);
     layout_tensor_squares(&w->compressed, call->workers, left,
                           m->left + (size_t)call->first * w->compressed.count);
     device_scratch_aside(w->dev, false);

@@ -63,6 +63,7 @@ dumped is-dgc-open --compressor gtopk --memory dgc --set memory.masking=0
 dumped is-fading --compressor topk --memory residual:beta=0.5,gamma=2,lr_inside=1 --set lr_rule=linear
 dumped is-led --compressor clt-k:ratio=0.3+terngrad:shared=1,clip=1 --compress-all
 dumped is-lost --compressor gtopk:original=1 --workers 5
+dumped is-low-pass --compressor clt-k --memory low-pass:beta=0.25
 dumped is-halves --compressor bf16 --memory residual
 dumped is-shared --compressor qsgd:shared=1,levels=127,bucket=256 --compress-all
 dumped is-norm --compressor topk:ratio=0.5+qsgd:norm2=1,bucket=512

@@ -123,6 +123,37 @@ static void all_memories_agree_on_the_first_step(void **state)
     }
 }
 
+/* What such a memory keeps is not what was wanted less what was sent: never more than was wanted. */
+static void a_low_pass_keeps_more_than_was_wanted(void **state)
+{
+    const char *const flags[] = {"--compressor",
+                                 "topk:ratio=0.1",
+                                 "--memory",
+                                 "low-pass:beta=0.01",
+                                 "--measure-every",
+                                 "1",
+                                 NULL};
+    struct config *c;
+    struct train t;
+    double kept, *of_tensor;
+    double wanted = 0;
+
+    start(&t, &c, flags, 1999);
+    of_tensor = allocate(t.workers.compressed.count, sizeof(*of_tensor));
+    for (uint32_t step = 0; step < 8; step++) {
+        measure_clear(&t.measure, &t.workers);
+        train_step(&t, 0, step);
+    }
+    kept = workers_residual_norm(&t.workers, of_tensor);
+    for (uint32_t i = 0; i < t.workers.compressed.count; i++) {
+        wanted += t.measure.tensor[i].wanted;
+        assert_true(t.measure.tensor[i].left < t.measure.tensor[i].wanted);
+    }
+    assert_true(kept * kept * WORKERS > wanted);
+    free(of_tensor);
+    stop(&t, c);
+}
+
 /* The same spelt out on the host, from gradients and packets, of a tensor. */
 static struct measured_tensor by_hand(struct train *t, const float *grad, uint32_t tensor)
 {
@@ -306,6 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measuring_changes_nothing),
         cmocka_unit_test(all_memories_agree_on_the_first_step),
+        cmocka_unit_test(a_low_pass_keeps_more_than_was_wanted),
         cmocka_unit_test(what_is_measured_is_so),
         cmocka_unit_test(without_compression_nothing_is_left),
         cmocka_unit_test(a_quantiser_does_not_change_what_is_sent),

@@ -72,6 +72,44 @@ static void beta_and_gamma_weigh_old_and_new(void **state)
     lab_close(&lab);
 }
 
+/* With beta 1/2 half of what is kept comes back. */
+static void a_low_pass_by_hand(void **state)
+{
+    struct lab lab;
+
+    begin_eight(&lab, "low-pass", 0.25);
+    lab_set_memory(&lab, "beta", 0.5);
+    lab_step(&lab, g1);
+    require_eight(&lab, "sent first", lab.sum, (double[8]){.5, 0, 0, -.83});
+    require_eight(&lab, "kept", lab.slab[0], (double[]){0, -.11, .31, 0, .07, .02, -.23, .42});
+    lab_step(&lab, g2);
+    require_eight(&lab, "sent then", lab.sum, (double[8]){[2] = .515, [5] = .62});
+    require_eight(&lab, "kept then", lab.slab[0],
+                  (double[]){-.13, .08, .155, .12, .02, .01, -.5, .45});
+    lab_close(&lab);
+}
+
+static void with_beta_1_a_low_pass_is_a_residual(void **state)
+{
+    float *kept[2];
+
+    for (int i = 0; i < 2; i++) {
+        struct lab lab;
+
+        begin_eight(&lab, i == 0 ? "residual" : "low-pass", 0.25);
+        if (i == 1)
+            lab_set_memory(&lab, "beta", 1);
+        lab_step(&lab, g1);
+        lab_step(&lab, g2);
+        lab_step(&lab, g1);
+        kept[i] = lab_download(&lab, lab.slab[0], 1);
+        lab_close(&lab);
+    }
+    assert_memory_equal(kept[0], kept[1], 8 * sizeof(float));
+    free(kept[0]);
+    free(kept[1]);
+}
+
 static void without_memory_what_is_not_sent_is_lost(void **state)
 {
     struct lab lab;
@@ -467,6 +505,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_residual_by_hand),
+        cmocka_unit_test(a_low_pass_by_hand),
+        cmocka_unit_test(with_beta_1_a_low_pass_is_a_residual),
         cmocka_unit_test(beta_and_gamma_weigh_old_and_new),
         cmocka_unit_test(without_memory_what_is_not_sent_is_lost),
         cmocka_unit_test(dgc_by_hand),

@@ -206,6 +206,12 @@ def memory_residual(s, k, name, g):
     return e, {"residual": e}
 
 
+def memory_low_pass(s, k, name, g):
+    q = s.state("residual", k, name)
+    offered = fade(F(s.memory["beta"]) * q) + g
+    return offered, {"residual": q + g, "offered": offered}
+
+
 def memory_dgc(s, k, name, g):
     v, u = s.state("velocity", k, name), s.state("momentum", k, name)
     if not s.memory["correction"]:
@@ -224,13 +230,14 @@ def memory_momentum(s, k, name, g):
 MEMORIES = {
     "none": memory_none,
     "residual": memory_residual,
+    "low-pass": memory_low_pass,
     "dgc": memory_dgc,
     "momentum": memory_momentum,
 }
 
 OWNS_MOMENTUM = {"dgc": lambda s: s.memory["correction"], "momentum": lambda s: True}
 
-KEEPS_THE_REST = {"residual", "dgc"}
+KEEPS_THE_REST = {"residual", "low-pass", "dgc"}
 
 
 # Compressors: of what each worker wants to send, which entries its message has, and their values.
