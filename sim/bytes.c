@@ -4,10 +4,8 @@
 #include "sim/account.h"
 #include "sim/exchange.h"
 #include "sim/graph.h"
-#include "sim/server.h"
 #include "sim/tree.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,18 +35,10 @@ static void build(struct weighed *s)
     struct device none = {.ops = &cpu_device};
     struct network network = {model_find(s->c->model.name), s->c->model.value,
                               s->options.vocabulary};
-    struct workers *w = &s->workers;
-    size_t n[PARAMETERS_MOST];
 
     graph_measure(&none, &s->parameters, &network, (struct shape){1, 1, 1}, false);
     graph_place(&s->parameters, s->c->compress_all);
-    for (uint32_t i = 0; i < s->parameters.count; i++)
-        n[i] = parameter_at(s, i)->n;
-    w->method = workers_method(s->c);
-    w->count = s->c->nodes;
-    w->server = server_replies(&w->method, s->c->exchange);
-    layout_describe(&w->all, n, s->parameters.count);
-    workers_describe(&w->compressed, &s->parameters);
+    workers_describe(&s->workers, s->c, &s->parameters);
 }
 
 /* A tensor that is sent whole is the same by all rules. */
@@ -59,55 +49,17 @@ static struct tensor_bytes weigh_whole(size_t n)
     return (struct tensor_bytes){n, n, whole, whole, {whole, whole, whole}};
 }
 
-/* Bytes of a first round's message: of one worker's indices, or of each worker's values. */
-static size_t first_bytes(const struct weighed *s, uint32_t tensor)
-{
-    const struct first_round *first = &s->workers.method.compressor->first;
-    struct call call = {.layout = &s->workers.compressed,
-                        .settings = s->workers.method.settings,
-                        .ratio_most = s->ratio};
-
-    return first->room != NULL ? 4 * first->room(&call, tensor) : 0;
-}
-
-/* Elements that somebody of K workers sends, where each chooses for itself. */
-static size_t union_of(size_t n, size_t entries, uint32_t workers)
-{
-    return (size_t)(round((double)n * (1 - pow(1 - (double)entries / (double)n, workers))));
-}
-
-/* Of those whose data say how many entries there are, at least: none. */
 static struct tensor_bytes weigh_compressed(const struct weighed *s, uint32_t tensor)
 {
     const struct workers *w = &s->workers;
-    const struct compressor *c = w->method.compressor;
-    size_t n = w->compressed.n[tensor];
-    size_t entries = account_entries(&w->method, &w->compressed, tensor, s->ratio);
-    size_t first = first_bytes(s, tensor);
-    size_t sent = method_counted(&w->method) ? 0 : entries;
-    size_t last = c->no_indices ? 4 * entries - first
-                                : message_tensor_bytes(&w->method, s->c->encoding, n, sent);
-    struct sent all = {
-        .last = {.entries = w->count * sent, .bytes = w->count * last},
-        .first = {.bytes = c->first.exchange == BROADCAST ? first : w->count * first},
-        .reply = {.bytes = server_tensor_bytes(s->c->encoding, n, union_of(n, sent, w->count))}};
+    struct sent sent = exchange_expected(w, tensor, s->ratio);
 
-    return (struct tensor_bytes){.elements = n,
-                                 .entries = entries,
-                                 .up = exchange_bytes_up(w, &all, 0),
-                                 .down = exchange_bytes_down(w, &all, 0),
-                                 .by_rule =
-                                     account_tensor(&w->method, &w->compressed, tensor, s->ratio)};
-}
-
-static bool is_exact(const struct weighed *s, uint32_t tensor)
-{
-    const struct method *m = &s->workers.method;
-
-    return !s->workers.server &&
-           (m->compressor->no_indices ||
-            message_tensor_exact(m, s->c->encoding, s->workers.compressed.n[tensor],
-                                 s->tensor[tensor].entries));
+    return (struct tensor_bytes){
+        .elements = w->compressed.n[tensor],
+        .entries = account_entries(&w->method, &w->compressed, tensor, s->ratio),
+        .up = exchange_bytes_up(w, &sent, 0),
+        .down = exchange_bytes_down(w, &sent, 0),
+        .by_rule = account_tensor(&w->method, &w->compressed, tensor, s->ratio)};
 }
 
 static void weigh(struct weighed *s)
@@ -125,7 +77,7 @@ static void weigh(struct weighed *s)
         s->sum.up += t->up;
         s->sum.down += t->down;
         s->sum.by_rule = account_sum(s->sum.by_rule, t->by_rule);
-        s->exact = s->exact && (!compressed || is_exact(s, i));
+        s->exact = s->exact && (!compressed || exchange_expected_exact(w, i, s->ratio));
     }
 }
 
@@ -250,7 +202,6 @@ void bytes(const struct config *c, struct bytes_options options, FILE *out)
         print_json(out, s);
     else
         print_table(out, s);
-    layout_destroy(&s->workers.all);
-    layout_destroy(&s->workers.compressed);
+    workers_undescribe(&s->workers);
     free(s);
 }

@@ -37,6 +37,7 @@ TILE_KERNEL(exchange_vote)
 #ifndef __CUDACC__
 
 #include "sim/exchange.h"
+#include "sim/server.h"
 
 #include <math.h>
 
@@ -103,6 +104,62 @@ double exchange_bytes_down(const struct workers *w, const struct sent *sent, uin
     else
         last = sum_bytes(w, sent);
     return first + last + (double)steps * exchange_dense_bytes(w);
+}
+
+static size_t expected_entries(const struct workers *w, uint32_t tensor, double ratio)
+{
+    struct call call = {.layout = &w->compressed, .ratio_most = ratio};
+
+    return method_counted(&w->method) ? 0 : method_entries(&w->method, &call, tensor);
+}
+
+/* Of a first round's messages: one worker's indices, or each worker's values. */
+static size_t expected_first(const struct workers *w, uint32_t tensor, double ratio)
+{
+    const struct first_round *first = &w->method.compressor->first;
+    struct call call = {
+        .layout = &w->compressed, .settings = w->method.settings, .ratio_most = ratio};
+
+    size_t room = first->room != NULL ? first->room(&call, tensor) : 0;
+
+    if (first->indices && room == w->compressed.n[tensor]) /* all, which need no telling */
+        return 0;
+    return 4 * room * (first->exchange == BROADCAST ? 1 : w->count);
+}
+
+/* Elements that somebody of K workers sends, where each chooses for itself. */
+static size_t expected_union(const struct workers *w, size_t n, size_t entries)
+{
+    double left = pow(1 - (double)entries / (double)n, w->count);
+
+    return (size_t)round((double)n * (1 - left));
+}
+
+struct sent exchange_expected(const struct workers *w, uint32_t tensor, double ratio)
+{
+    enum encoding encoding = w->config->encoding;
+    size_t n = w->compressed.n[tensor];
+    size_t entries = expected_entries(w, tensor, ratio);
+    size_t first = expected_first(w, tensor, ratio);
+    size_t last = w->count * message_tensor_bytes(&w->method, encoding, n, entries);
+    size_t reply = server_tensor_bytes(encoding, n, expected_union(w, n, entries));
+
+    if (w->method.compressor->no_indices) /* entries are those of both rounds */
+        last = 4 * entries * w->count - first;
+    return (struct sent){.last = {.entries = w->count * entries, .bytes = last},
+                         .first = {.bytes = first},
+                         .reply = {.bytes = reply}};
+}
+
+bool exchange_expected_exact(const struct workers *w, uint32_t tensor, double ratio)
+{
+    size_t n = w->compressed.n[tensor];
+
+    if (w->server || method_counted(&w->method))
+        return false;
+    return w->method.compressor->no_indices ||
+           message_tensor_exact(&w->method, w->config->encoding, n,
+                                expected_entries(w, tensor, ratio));
 }
 
 double exchange_density(const struct workers *w, double entries, uint64_t steps)

@@ -30,6 +30,12 @@ double exchange_whole_bytes(const struct workers *w);
 double exchange_bytes_up(const struct workers *w, const struct sent *sent, uint64_t steps);
 double exchange_bytes_down(const struct workers *w, const struct sent *sent, uint64_t steps);
 
+/* What all workers would send of a compressed tensor in a step at a ratio, from shapes alone.  If not
+ * exact, then what is to be expected of entries at random places; where the data say how many there
+ * are, the least: none. */
+struct sent exchange_expected(const struct workers *w, uint32_t tensor, double ratio);
+bool exchange_expected_exact(const struct workers *w, uint32_t tensor, double ratio);
+
 /* Values sent over values, of entries of compressed tensors added up over all workers. */
 double exchange_density(const struct workers *w, double entries, uint64_t steps);
 

@@ -1,5 +1,6 @@
 #include "sim/show.h"
 
+#include "sim/exchange.h"
 #include "sim/run.h"
 #include "sim/train.h"
 #include "sim/tree.h"
@@ -24,6 +25,25 @@ struct shown {
 
 static const char *const source_names[] = {"default", "regime", "tuned", "with", "flag"};
 
+/* Of one worker and step. */
+static void weigh_message(struct shown *s)
+{
+    struct workers w;
+    double bytes;
+
+    workers_describe(&w, s->c, &s->train->parameters);
+    bytes = exchange_dense_bytes(&w);
+    s->message_exact = true;
+    for (uint32_t i = 0; i < w.compressed.count; i++) {
+        struct sent sent = exchange_expected(&w, i, s->ratio);
+
+        bytes += exchange_bytes_up(&w, &sent, 0);
+        s->message_exact = s->message_exact && exchange_expected_exact(&w, i, s->ratio);
+    }
+    s->message_bytes = (size_t)bytes;
+    workers_undescribe(&w);
+}
+
 static void count_elements(struct shown *s)
 {
     const struct train *t = s->train;
@@ -32,8 +52,7 @@ static void count_elements(struct shown *s)
     for (uint32_t i = 0; i < t->parameters.count; i++)
         s->elements += t->parameters.item[i].n;
     s->ratio = config_ratio(s->c, s->c->epochs - 1, steps - 1);
-    s->message_bytes = plan_message_bytes(s->c, &t->parameters, s->ratio);
-    s->message_exact = plan_message_exact(s->c, &t->parameters, s->ratio);
+    weigh_message(s);
 }
 
 /* Whether the run could begin here. */

@@ -119,13 +119,33 @@ static void tell_rows(struct layout *l, const struct parameters *parameters)
     free(rows);
 }
 
-void workers_describe(struct layout *compressed, const struct parameters *parameters)
+static struct workers who_they_are(const struct config *c)
+{
+    struct method method = workers_method(c);
+
+    return (struct workers){.config = c,
+                            .method = method,
+                            .memory = memory_find(c->memory.name),
+                            .count = c->nodes,
+                            .server = server_replies(&method, c->exchange)};
+}
+
+void workers_describe(struct workers *w, const struct config *c,
+                      const struct parameters *parameters)
 {
     size_t *n = sizes_of(parameters);
 
-    layout_describe(compressed, n, parameters->compressed);
-    tell_rows(compressed, parameters);
+    *w = who_they_are(c);
+    layout_describe(&w->all, n, parameters->count);
+    layout_describe(&w->compressed, n, parameters->compressed);
+    tell_rows(&w->compressed, parameters);
     free(n);
+}
+
+void workers_undescribe(struct workers *w)
+{
+    layout_destroy(&w->compressed);
+    layout_destroy(&w->all);
 }
 
 static void layouts_create(struct device *dev, const struct parameters *parameters,
@@ -224,13 +244,9 @@ void workers_create_weights(struct workers *w, struct device *dev, const struct 
 {
     size_t p;
 
-    *w = (struct workers){.dev = dev,
-                          .config = c,
-                          .method = workers_method(c),
-                          .memory = memory_find(c->memory.name),
-                          .count = c->nodes,
-                          .parameters = parameters};
-    w->server = server_replies(&w->method, c->exchange);
+    *w = who_they_are(c);
+    w->dev = dev;
+    w->parameters = parameters;
     layouts_create(dev, parameters, &w->all, &w->compressed);
     p = w->all.length * sizeof(float);
     w->params = device_alloc(dev, p);
@@ -323,17 +339,17 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
                                      const struct network *network, struct parameters *parameters,
                                      uint32_t group)
 {
-    struct workers w = {
-        .dev = dev, .config = c, .memory = memory_find(c->memory.name), .count = c->nodes};
     struct method method = workers_method(c);
     struct shape most = lane_shape(c, &method, group);
+    struct workers w;
     size_t slabs =
         (scales(c) ? 2 : 1) + (method_micro(&method) > 1 ? method_micro(&method) + 1 : 0);
     struct lane_bytes bytes;
     struct call call;
 
     bytes.activations = graph_measure(dev, parameters, network, most, true);
-    workers_describe(&w.compressed, parameters);
+    workers_describe(&w, c, parameters);
+    w.dev = dev;
     call = call_of(&w);
     call.workers = group;
     call.settings = c->compressor.value;
@@ -349,7 +365,7 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
         bytes.scratch += server_scratch(&call);
         bytes.messages += server_bytes_needed(&call); /* one for all lanes: too much is counted */
     }
-    layout_destroy(&w.compressed);
+    workers_undescribe(&w);
     return bytes;
 }
 

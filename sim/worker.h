@@ -104,8 +104,10 @@ void workers_destroy(struct workers *w);
 /* [tensors] on the device. */
 struct traffic *workers_traffic(const struct workers *w, enum sending sending);
 
-/* The compressed tensors alone, on the host: for planning. */
-void workers_describe(struct layout *compressed, const struct parameters *parameters);
+/* The same without a device, to plan and to count by: who they are, and the shapes of tensors. */
+void workers_describe(struct workers *w, const struct config *c,
+                      const struct parameters *parameters);
+void workers_undescribe(struct workers *w);
 
 /* What the messages of all workers weighed since it was last cleared; waits. */
 struct sent {
