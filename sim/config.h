@@ -27,6 +27,7 @@ struct choice {
 /* What holds from an epoch on; keys that a phase leaves out stay as they were. */
 struct phase {
     uint32_t epoch;
+    struct choice optimizer; /* the same in all */
     double lr, momentum, weight_decay;
     bool nesterov;
 };

@@ -8,6 +8,7 @@
 #include "data/dataset.h"
 #include "models/model.h"
 #include "sim/config.h"
+#include "sim/optimizer_rule.h"
 #include "sim/tree.h"
 
 static struct entry model_at(size_t i)
@@ -45,11 +46,77 @@ static struct entry memory_at(size_t i)
                                : (struct entry){0};
 }
 
+static struct entry optimizer_at(size_t i)
+{
+    return optimizer_rules[i] != NULL
+               ? (struct entry){optimizer_rules[i]->name, optimizer_rules[i]->settings}
+               : (struct entry){0};
+}
+
 const struct table model_table = {"model", model_at};
 const struct table dataset_table = {"data set", dataset_at};
 const struct table compressor_table = {"compressor", compressor_at};
 const struct table quantiser_table = {"quantiser", quantiser_at};
 const struct table memory_table = {"memory", memory_at};
+const struct table optimizer_table = {"optimizer", optimizer_at};
+
+/* Adds one key=value of a spec. */
+static bool add_setting(struct tree *object, char *setting, const char *place)
+{
+    char *equals = strchr(setting, '=');
+
+    if (equals == NULL || equals == setting || equals[1] == '\0')
+        return false;
+    *equals = '\0';
+    if (tree_get(object, setting) != NULL)
+        return false;
+    tree_put(object, setting, tree_typed(equals + 1, place));
+    return true;
+}
+
+struct tree *config_parse_spec(const struct tree *text)
+{
+    struct tree *object = tree_new(TREE_OBJECT, text->place);
+    char *copy = format_text("%s", text->text);
+    char *rest = strchr(copy, ':');
+    struct tree *name;
+    bool ok = true;
+
+    if (rest != NULL)
+        *rest++ = '\0';
+    name = tree_text(copy, text->place);
+    name->exact = text->exact;
+    tree_put(object, "name", name);
+    while (ok && rest != NULL) {
+        char *comma = strchr(rest, ',');
+
+        if (comma != NULL)
+            *comma++ = '\0';
+        ok = add_setting(object, rest, text->place);
+        rest = comma;
+    }
+    free(copy);
+    if (ok)
+        return object;
+    tree_free(object);
+    return NULL;
+}
+
+char *config_write_spec(const struct choice *choice, const struct table *table)
+{
+    const struct setting *settings = config_settings(table, choice->name);
+    char *text = format_text("%s", choice->name);
+    char number[32];
+
+    for (size_t i = 0; settings != NULL && settings[i].name != NULL; i++) {
+        char *before = text;
+
+        tree_print_number(number, choice->value[i]);
+        text = format_text("%s%s%s=%s", before, i == 0 ? ":" : ",", settings[i].name, number);
+        free(before);
+    }
+    return text;
+}
 
 const struct setting *config_settings(const struct table *table, const char *name)
 {

@@ -19,7 +19,12 @@ struct table {
 };
 
 extern const struct table model_table, dataset_table, compressor_table, quantiser_table,
-    memory_table;
+    memory_table, optimizer_table;
+
+/* NAME[:key=value,...] as {name, key: value}; NULL if it is not of that form.  And the spec of a
+ * choice, with all its settings. */
+struct tree *config_parse_spec(const struct tree *text);
+char *config_write_spec(const struct choice *choice, const struct table *table);
 
 const struct setting *config_settings(const struct table *table, const char *name);
 

@@ -45,6 +45,7 @@ static const struct flag flags_table[] = {
     {"total-batch", OF_REGIME, A_NUMBER, "total_batch", "N", "the same of all workers together"},
     {"epochs", OF_REGIME, A_NUMBER, "epochs", "N", "how often to go through the data"},
     {"seed", OF_REGIME, A_NUMBER, "seed", "N", "of weights and of every random draw"},
+    {"optimizer", OF_REGIME, A_TEXT, "schedule.0.optimizer", "SPEC", "NAME[:key=value,...]"},
     {"lr", OF_REGIME, A_NUMBER, "schedule.0.lr", "X", "learning rate from epoch 0 on"},
     {"momentum", OF_REGIME, A_NUMBER, "schedule.0.momentum", "X", "momentum from epoch 0 on"},
     {"nesterov", OF_REGIME, NOTHING, "schedule.0.nesterov", NULL, "Nesterov's form of momentum"},

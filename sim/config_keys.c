@@ -11,6 +11,7 @@
 #include "sim/config.h"
 #include "sim/config_choice.h"
 #include "sim/config_read.h"
+#include "sim/optimizer_rule.h"
 #include "sim/tree.h"
 
 #define ABOVE_0        4.9406564584124654e-324 /* the least number that is not 0 */
@@ -114,10 +115,7 @@ static bool read_epochs(struct at_epoch *list, uint32_t most, uint32_t *count,
     return true;
 }
 
-static const char *const optimizers[] = {"sgd", NULL};
-
 static const struct key phase_keys[] = {
-    {"optimizer", KEY_FIXED, .words = optimizers},
     {"lr", KEY_NUMBER, offsetof(struct phase, lr), .high = LR_MOST},
     {"momentum", KEY_NUMBER, offsetof(struct phase, momentum), .high = BELOW_1},
     {"nesterov", KEY_YES_NO, offsetof(struct phase, nesterov), .high = 1},
@@ -126,6 +124,44 @@ static const struct key phase_keys[] = {
 static const struct section phase_section = {COUNT_OF(phase_keys), NULL};
 
 #define LR_UNSAID (-1)
+
+/* One for the whole run: what it keeps of the gradients means nothing to another. */
+static bool read_optimizer(struct choice *optimizer, const struct tree *node, const char *path,
+                           struct error *err)
+{
+    char *before =
+        optimizer->name[0] != '\0' ? config_write_spec(optimizer, &optimizer_table) : NULL;
+    struct tree *spec = node->kind == TREE_TEXT ? config_parse_spec(node) : NULL;
+    bool ok = spec != NULL ? config_read_choice(optimizer, &optimizer_table, spec, path, err)
+                           : config_wrong(node, path, err, "of the form NAME[:key=value,...]");
+
+    tree_free(spec);
+    if (ok && before != NULL) {
+        char *now = config_write_spec(optimizer, &optimizer_table);
+
+        if (strcmp(before, now) != 0)
+            ok = config_wrong(node, path, err, "that of epoch 0, which holds for the whole run");
+        free(now);
+    }
+    free(before);
+    return ok;
+}
+
+static bool read_phase(struct phase *phase, const struct tree *node, const char *path,
+                       struct error *err)
+{
+    const struct tree *optimizer = tree_get(node, "optimizer");
+    struct tree *rest = tree_copy(node);
+    char inner[80];
+    bool ok;
+
+    snprintf(inner, sizeof(inner), "%s.optimizer", path);
+    tree_remove(rest, "optimizer");
+    ok = (optimizer == NULL || read_optimizer(&phase->optimizer, optimizer, inner, err)) &&
+         config_read_section(&phase_section, phase, NULL, rest, path, err);
+    tree_free(rest);
+    return ok;
+}
 
 static bool read_schedule(struct config *c, const struct tree *node, const char *path,
                           struct error *err)
@@ -141,8 +177,10 @@ static bool read_schedule(struct config *c, const struct tree *node, const char 
     for (uint32_t i = 0; i < c->phases; i++) {
         now.epoch = list[i].epoch;
         snprintf(inner, sizeof(inner), "%s.%u", path, now.epoch);
-        if (!config_read_section(&phase_section, &now, NULL, list[i].node, inner, err))
+        if (!read_phase(&now, list[i].node, inner, err))
             return false;
+        if (now.optimizer.name[0] == '\0')
+            snprintf(now.optimizer.name, sizeof(now.optimizer.name), "sgd");
         c->phase[i] = now;
     }
     return true;
@@ -156,7 +194,11 @@ static struct tree *write_schedule(const struct config *c)
     for (uint32_t i = 0; i < c->phases; i++) {
         struct tree *phase = tree_new(TREE_OBJECT, NULL);
 
+        char *spec = config_write_spec(&c->phase[i].optimizer, &optimizer_table);
+
+        tree_put_text(phase, "optimizer", spec);
         config_write_section(phase, &phase_section, &c->phase[i], NULL);
+        free(spec);
         snprintf(epoch, sizeof(epoch), "%u", c->phase[i].epoch);
         tree_put(object, epoch, phase);
     }
@@ -599,6 +641,26 @@ bool config_keys_read_method(struct config *c, const struct tree *regime, struct
     return true;
 }
 
+/* Momentum has one owner: what the rule has of its own, the schedule's, or the memory's. */
+static bool check_optimizer(const struct config *c, const struct tree *regime, struct error *err)
+{
+    const struct optimizer_rule *rule = optimizer_rule_find(c->phase[0].optimizer.name);
+    const struct memory *memory = memory_find(c->memory.name);
+    bool owned = memory->owns_momentum != NULL && memory->owns_momentum(c->memory.value);
+    const struct tree *schedule = tree_get(regime, "schedule");
+
+    for (uint32_t i = 0; i < c->phases; i++) {
+        if (!rule->momentum && c->phase[i].momentum != 0)
+            return fail(err, "%s: schedule: momentum is not for %s, which has its own ways",
+                        schedule->place, rule->name);
+        if (!rule->nesterov && c->phase[i].nesterov)
+            return fail(err, "%s: schedule: nesterov is not for %s", schedule->place, rule->name);
+    }
+    return !owned || strcmp(rule->name, "sgd") == 0 ||
+           fail(err, "%s: schedule: %s is not for the memory %s, which owns momentum: sgd is",
+                schedule->place, rule->name, memory->name);
+}
+
 /* Parts that do not go together. */
 static bool check_method(const struct config *c, const struct tree *regime, struct error *err)
 {
@@ -674,7 +736,7 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(regime, "", "schedule", err);
     if (c->phase[0].lr == LR_UNSAID)
         return config_missing(schedule, "schedule.0", "lr", err);
-    if (!check_method(c, regime, err))
+    if (!check_method(c, regime, err) || !check_optimizer(c, regime, err))
         return false;
     if (!settle_batch(c, total, err) || !settle_nodes(c, tree_get(regime, "nodes"), err))
         return false;

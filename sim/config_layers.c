@@ -14,49 +14,6 @@
 
 #define DEPTH_MOST 8 /* dots in a path: no key is so deep, and trees are walked by recursion */
 
-/* Adds one key=value of a spec. */
-static bool add_setting(struct tree *object, char *setting, const char *place)
-{
-    char *equals = strchr(setting, '=');
-
-    if (equals == NULL || equals == setting || equals[1] == '\0')
-        return false;
-    *equals = '\0';
-    if (tree_get(object, setting) != NULL)
-        return false;
-    tree_put(object, setting, tree_typed(equals + 1, place));
-    return true;
-}
-
-/* NAME[:key=value,...] as {name, key: value}; NULL if it is not of that form. */
-static struct tree *parse_spec(const struct tree *text)
-{
-    struct tree *object = tree_new(TREE_OBJECT, text->place);
-    char *copy = format_text("%s", text->text);
-    char *rest = strchr(copy, ':');
-    struct tree *name;
-    bool ok = true;
-
-    if (rest != NULL)
-        *rest++ = '\0';
-    name = tree_text(copy, text->place);
-    name->exact = text->exact;
-    tree_put(object, "name", name);
-    while (ok && rest != NULL) {
-        char *comma = strchr(rest, ',');
-
-        if (comma != NULL)
-            *comma++ = '\0';
-        ok = add_setting(object, rest, text->place);
-        rest = comma;
-    }
-    free(copy);
-    if (ok)
-        return object;
-    tree_free(object);
-    return NULL;
-}
-
 /* A quantiser that stands alone is that of all entries. */
 static struct tree *settle_method(struct tree *object)
 {
@@ -85,10 +42,10 @@ static struct tree *parse_method(const struct tree *text)
         struct tree *rest = tree_text(plus + 1, text->place);
 
         *plus = '\0';
-        second = parse_spec(rest);
+        second = config_parse_spec(rest);
         tree_free(rest);
     }
-    first = parse_spec(all);
+    first = config_parse_spec(all);
     if (first != NULL && second != NULL)
         tree_put(first, "quantiser", second);
     tree_free(all);
@@ -136,7 +93,7 @@ static bool prepare_method(struct tree *layer, struct error *err)
     if (object == NULL)
         return config_wrong(node, "compressor", err, METHOD_FORM);
     if (second != NULL && second->kind == TREE_TEXT) {
-        struct tree *spec = parse_spec(second);
+        struct tree *spec = config_parse_spec(second);
 
         if (spec == NULL) {
             tree_free(object);
@@ -161,7 +118,7 @@ bool config_layer_prepare(struct tree *layer, struct error *err)
 
         if (node == NULL || node->kind != TREE_TEXT)
             continue;
-        object = parse_spec(node);
+        object = config_parse_spec(node);
         if (object == NULL)
             return config_wrong(node, choices[i], err, "of the form NAME[:key=value,...]");
         tree_put(layer, choices[i], object);

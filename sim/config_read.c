@@ -138,8 +138,7 @@ static bool read_word(void *to, const struct key *key, const struct tree *node, 
         if (*key->words[i] == '\0')
             continue;
         if (node->kind == TREE_TEXT && strcmp(node->text, key->words[i]) == 0) {
-            if (key->kind == KEY_WORD)
-                memcpy(to, &i, sizeof(i));
+            memcpy(to, &i, sizeof(i));
             return true;
         }
         if (length < sizeof(known))
@@ -170,7 +169,6 @@ static bool read_key(void *base, const struct key *key, const struct tree *node,
     case KEY_LINE:
         return read_text(to, key, node, path, err);
     case KEY_WORD:
-    case KEY_FIXED:
         return read_word(to, key, node, path, err);
     case KEY_OWN:
         break;
@@ -198,8 +196,6 @@ static struct tree *write_key(const void *base, const struct key *key)
     case KEY_WORD:
         memcpy(&place, from, sizeof(place));
         return tree_text(key->words[place], NULL);
-    case KEY_FIXED:
-        return tree_text(key->words[0], NULL);
     case KEY_OWN:
         break;
     }

@@ -19,7 +19,6 @@ enum key_kind {
     KEY_TEXT,   /* char[high]; low 1: not empty */
     KEY_LINE,   /* the same; what is_line() holds to be one */
     KEY_WORD,   /* an enum: the place in words */
-    KEY_FIXED,  /* the first of words alone, kept nowhere */
     KEY_OWN,    /* what read and write do */
 };
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "sim/optimizer.h"
 #include "sim/safetensors.h"
 #include "sim/tree.h"
 #include "sim/weights.h"
@@ -359,7 +360,20 @@ static char *message_note(const struct workers *w)
     return text;
 }
 
-void dump_end(struct dump *d, const struct workers *w, const float *momentum)
+static void add_optimizer(struct dump *d, const struct workers *w, const struct optimizer *o)
+{
+    for (int i = 0; i < OPTIMIZER_SLABS; i++) {
+        char *state;
+
+        if (o->slab[i] == NULL)
+            continue;
+        state = format_text("optimizer.%s", o->rule->slabs[i]);
+        add_arena(d, w, state, ALL, download(d, w, o->slab[i], w->all.length));
+        free(state);
+    }
+}
+
+void dump_end(struct dump *d, const struct workers *w, const struct optimizer *o)
 {
     enum { TEXTS = 8 };
     char text[TEXTS][32];
@@ -368,8 +382,7 @@ void dump_end(struct dump *d, const struct workers *w, const float *momentum)
 
     if (!dump_active(d))
         return;
-    if (momentum != NULL)
-        add_arena(d, w, "optimizer", ALL, download(d, w, momentum, w->all.length));
+    add_optimizer(d, w, o);
     snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)d->step.number);
     snprintf(text[1], sizeof(text[1]), "%u", d->epoch);
     snprintf(text[2], sizeof(text[2]), "%.17g", config_ratio(d->config, d->epoch, d->step.number));

@@ -16,7 +16,7 @@
  *     delivered.NAME    what everybody got, over K: as a rule the sum of what was sent
  *     STATE.k.NAME      its memory after the step: residual, velocity, momentum, mean; and what the
  *                       compressor keeps for it: accumulated, variance
- *     optimizer.NAME    the optimizer's momentum after the step
+ *     optimizer.STATE.NAME   what the optimizer keeps, after the step: momentum, ...
  *
  * What was sent has the tensor's shape, zeros and all, and is what the codes of a quantiser say.
  * powersgd has P of its worker as `first` and Q as `sent`, vectors: P [rows][rank], Q [rank][columns],
@@ -40,6 +40,7 @@
 struct config;
 struct dump;
 struct lane;
+struct optimizer;
 struct step;
 struct workers;
 
@@ -63,7 +64,7 @@ void dump_wanted(struct dump *d, const struct workers *w, const struct lane *lan
 void dump_sent(struct dump *d, const struct workers *w, const struct lane *lane);
 void dump_kept(struct dump *d, const struct workers *w, const struct lane *lane);
 void dump_delivered(struct dump *d, const struct workers *w, const float *sum);
-void dump_end(struct dump *d, const struct workers *w, const float *momentum);
+void dump_end(struct dump *d, const struct workers *w, const struct optimizer *o);
 
 /* False, with the reason, if a file could not be written. */
 bool dump_holds(const struct dump *d, struct error *err);

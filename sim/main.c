@@ -17,6 +17,7 @@
 #include "sim/config.h"
 #include "sim/device.h"
 #include "sim/eval.h"
+#include "sim/optimizer_rule.h"
 #include "sim/run.h"
 #include "sim/show.h"
 #include "sim/version.h"
@@ -383,6 +384,15 @@ static void list_memories(void)
     }
 }
 
+static void list_optimizers(void)
+{
+    for (const struct optimizer_rule *const *r = optimizer_rules; *r != NULL; r++) {
+        printf("%-20s %s\n    %s\n", (*r)->name, (*r)->about, (*r)->paper);
+        if ((*r)->settings != NULL)
+            show_settings((*r)->settings);
+    }
+}
+
 static void list_datasets(void)
 {
     for (const struct dataset *const *d = datasets; *d != NULL; d++)
@@ -399,10 +409,10 @@ static const struct {
     void (*list)(void);
 } tables[] = {
     {"models", list_models},     {"compressors", list_compressors}, {"quantisers", list_quantisers},
-    {"memories", list_memories}, {"datasets", list_datasets},
+    {"memories", list_memories}, {"optimizers", list_optimizers},   {"datasets", list_datasets},
 };
 
-#define TABLES "models, compressors, quantisers, memories, datasets, regimes"
+#define TABLES "models, compressors, quantisers, memories, optimizers, datasets, regimes"
 
 static int list(int argc, char **argv)
 {
@@ -471,8 +481,8 @@ static const struct command commands[] = {
     {"bytes", "MODEL [flags]", "what a step's messages would weigh, by every rule", weigh,
      weigh_help},
     {"runs", "[flags]", "the runs in a database, the newest last", show_runs, runs_help},
-    {"list", "TABLE", "models, compressors, quantisers, memories, datasets or regimes", list,
-     list_help},
+    {"list", "TABLE", "models, compressors, quantisers, memories, optimizers, datasets or regimes",
+     list, list_help},
     {"devices", "", "what --device can be here", show_devices, NULL},
     {"version", "", "version, commit, compiler and libraries", show_version, NULL},
 };

@@ -18,6 +18,7 @@ struct step {
     float lr_change; /* that of the step before over this one's; 1 at first */
     float momentum;
     float weight_decay;
+    float of_rule[2];  /* what the optimizer's rule makes of lr and number */
     uint32_t nesterov; /* 1: Nesterov's form of momentum */
 };
 

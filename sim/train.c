@@ -85,6 +85,7 @@ static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
         .weight_decay = (float)phase->weight_decay,
         .nesterov = phase->nesterov,
     };
+    optimizer_numbers(&t->optimizer, c, lr, &t->block.step);
     CHECK(ratio <= config_ratio_most(c) && "messages have room for no more");
     for (uint32_t i = 0; i < t->workers.compressed.count; i++)
         t->block.keep[i] = (uint32_t)sparse_keep(t->workers.compressed.n[i], ratio);
@@ -155,7 +156,7 @@ static void run_step(struct train *t, uint64_t step)
     dump_delivered(t->dump, w, t->optimizer.sum);
     device_stage(w->dev, STAGE_APPLY);
     optimizer_apply(&t->optimizer, w);
-    dump_end(t->dump, w, t->optimizer.momentum);
+    dump_end(t->dump, w, &t->optimizer);
     device_stage(w->dev, STAGE_OTHER);
     if (!eager)
         device_step_end(w->dev);

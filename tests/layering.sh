@@ -12,12 +12,13 @@ levels=(
     'sim/base.* sim/version.h results/schema.h'
     'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.*'
     'sim/device.* sim/device_*.* data/stream.*'
-    'compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
+    'sim/optimizer_rule.* compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire*.* sim/weights.*'
     'compressors/*.* models/*.* sim/server.*'
     'sim/worker.*'
-    'sim/exchange.* sim/optimizer.* sim/plan.* sim/dump.* sim/step_log.* sim/account.* sim/measure.*'
+    'sim/exchange.* sim/optimizer.*'
+    'sim/plan.* sim/dump.* sim/step_log.* sim/account.* sim/measure.*'
     'sim/train.*'
     'results/*.*'
     'sim/rows.*'
@@ -46,7 +47,7 @@ modest=(
 
 # Equal to the bit on every device: of libm only sqrt and floor.  Their host parts are free, and
 # so are files without a kernel.
-exact=(compressors/*.[ch] sim/wire*.[ch] sim/exchange.[ch] sim/optimizer.[ch] sim/layout.[ch] sim/server.[ch]
+exact=(compressors/*.[ch] sim/wire*.[ch] sim/exchange.[ch] sim/optimizer*.[ch] sim/layout.[ch] sim/server.[ch]
     sim/worker.[ch] sim/measure.[ch] sim/rng.h sim/exactmath.h)
 
 mapfile -t sources < <(find sim models compressors data results tests \

@@ -579,8 +579,21 @@ static void faults_of_a_schedule_are_refused(void **state)
     refuse_regime(SCHEDULE("{\"0\":{}}"), "a.json: schedule.0: 'lr' is missing");
     refuse_regime(SCHEDULE("{\"0\":{\"lr\":1},\"01\":{}}"),
                   "a.json: schedule: '01' is not an epoch, a whole number from 0");
-    refuse_regime(SCHEDULE("{\"0\":{\"lr\":1,\"optimizer\":\"adam\"}}"),
-                  "a.json: schedule.0.optimizer: \"adam\" is not one of sgd");
+    refuse_regime(SCHEDULE("{\"0\":{\"lr\":1,\"optimizer\":\"adma\"}}"),
+                  "a.json: schedule.0.optimizer: no such optimizer 'adma'; did you mean 'adam'?");
+    refuse_regime(SCHEDULE("{\"0\":{\"lr\":1,\"optimizer\":\"adam:beta1=1\"}}"),
+                  "a.json: schedule.0.optimizer.beta1: 1 is not a number in [0, 0.9999999]");
+    refuse_regime(SCHEDULE("{\"0\":{\"lr\":1,\"optimizer\":\"adam\",\"momentum\":0.5}}"),
+                  "a.json: schedule: momentum is not for adam, which has its own ways");
+    refuse_regime(SCHEDULE("{\"0\":{\"lr\":1,\"optimizer\":\"rmsprop\",\"nesterov\":true}}"),
+                  "a.json: schedule: nesterov is not for rmsprop");
+    refuse_regime(
+        SCHEDULE("{\"0\":{\"lr\":1},\"3\":{\"optimizer\":\"adam\"}}"),
+        "a.json: schedule.3.optimizer: \"adam\" is not that of epoch 0, which holds for the "
+        "whole run");
+    refuse_regime("{\"model\":\"lstm\",\"data\":\"ptb\",\"compressor\":\"dgc\",\"schedule\":"
+                  "{\"0\":{\"lr\":1,\"optimizer\":\"adam\"}}}",
+                  "a.json: schedule: adam is not for the memory dgc, which owns momentum: sgd is");
     refuse_regime(SCHEDULE("{\"0\":{\"lr\":1,\"momentum\":1}}"),
                   "a.json: schedule.0.momentum: 1 is not a number in [0, 1)");
     refuse_regime("{\"model\":\"lstm\",\"data\":\"ptb\"}", "a.json: 'schedule' is missing");

@@ -456,7 +456,9 @@ static void check_decay(const struct decay_case *d)
     lab.step.nesterov = d->nesterov;
     lab.decays = lab.scales = d->at == DECAY_LOCAL;
     lab_upload(&lab, lab.params, &one, 1);
-    *c = (struct config){.phases = 1, .phase = {{.momentum = .9}}, .weight_decay_at = d->at};
+    *c = (struct config){.phases = 1,
+                         .phase = {{.optimizer = {.name = "sgd"}, .momentum = .9}},
+                         .weight_decay_at = d->at};
     memcpy(c->memory.value, lab.memory_setting, sizeof(c->memory.value));
     w = (struct workers){.dev = &lab.dev,
                          .config = c,

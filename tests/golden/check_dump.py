@@ -670,9 +670,9 @@ def check_update(s, following, factor, inexact):
         owned = owner is not None and owner(s) and s.compressed(name)
         into = decay if owned else g + decay
         out, slack = into, inexact * np.abs(g)
-        if "optimizer." + name in s.array:
-            buffer = fade(s.momentum * s.state("optimizer", name) + into)
-            s.check(f"optimizer.{name}", buffer, slack)
+        if "optimizer.momentum." + name in s.array:
+            buffer = fade(s.momentum * s.state("optimizer.momentum", name) + into)
+            s.check(f"optimizer.momentum.{name}", buffer, slack)
             out = into + s.momentum * buffer if s.nesterov else buffer
         if following is not None:
             after = params - s.lr * (g + out if owned else out)
