@@ -32,10 +32,10 @@ struct phase {
     bool nesterov;
 };
 
-/* constant; linear: falls to the fraction `to` over the run, step by step; anneal: multiplied by
- * `factor` for good when an epoch's validation loss is not below the best before it; decay:
+/* constant; linear: falls to the fraction `to` over the run, step by step; cosine: the same along
+ * half a cosine, from the end of the warm-up on; anneal: multiplied by `factor` for good when an epoch's validation loss is not below the best before it; decay:
  * multiplied by `factor` after each epoch from epoch `from` on. */
-enum lr_rule { LR_CONSTANT, LR_LINEAR, LR_ANNEAL, LR_DECAY };
+enum lr_rule { LR_CONSTANT, LR_LINEAR, LR_COSINE, LR_ANNEAL, LR_DECAY };
 
 /* Where the gradient's norm is held to clip.norm.  local: each worker's own; local-sqrt-k: each
  * worker's, to norm K^-1/2 (DGC); global: that of what the exchange gave, over K; reference: each worker's divided by K,
@@ -96,6 +96,12 @@ struct config {
         double to, factor;
         uint32_t from;
     } lr_rule;
+    struct {
+        double epochs; /* 0: none */
+        double from;   /* the fraction that it begins with; 0: 1/K */
+    } lr_warmup;
+    struct choice lr_scale; /* of the schedule's rates, for a batch; name "": none */
+    uint32_t epoch_scale;   /* of the schedule's epochs; both hold in what was read, and are gone */
     struct {
         enum clip_mode mode;
         double norm;

@@ -221,11 +221,8 @@ static const struct setting decay_settings[] = {
 
 /* In the order of enum lr_rule. */
 static const struct entry lr_rules[] = {
-    {"constant", NULL},
-    {"linear", linear_settings},
-    {"anneal", anneal_settings},
-    {"decay", decay_settings},
-    {0},
+    {"constant", NULL},          {"linear", linear_settings}, {"cosine", linear_settings},
+    {"anneal", anneal_settings}, {"decay", decay_settings},   {0},
 };
 
 static struct entry lr_rule_at(size_t i)
@@ -247,7 +244,7 @@ static bool read_lr_rule(struct config *c, const struct tree *node, const char *
         i++;
     memset(&c->lr_rule, 0, sizeof(c->lr_rule));
     c->lr_rule.rule = (enum lr_rule)i;
-    if (c->lr_rule.rule == LR_LINEAR)
+    if (c->lr_rule.rule == LR_LINEAR || c->lr_rule.rule == LR_COSINE)
         c->lr_rule.to = rule.value[0];
     if (c->lr_rule.rule == LR_ANNEAL || c->lr_rule.rule == LR_DECAY)
         c->lr_rule.factor = rule.value[0];
@@ -260,10 +257,72 @@ static struct tree *write_lr_rule(const struct config *c)
 {
     struct choice rule = {.value = {c->lr_rule.factor, c->lr_rule.from}};
 
-    if (c->lr_rule.rule == LR_LINEAR)
+    if (c->lr_rule.rule == LR_LINEAR || c->lr_rule.rule == LR_COSINE)
         rule.value[0] = c->lr_rule.to;
     snprintf(rule.name, sizeof(rule.name), "%s", lr_rules[c->lr_rule.rule].name);
     return config_write_choice(&rule, &lr_rule_table);
+}
+
+static const struct key lr_warmup_keys[] = {
+    {"epochs", KEY_NUMBER, offsetof(struct config, lr_warmup.epochs), .low = ABOVE_0,
+     .high = EPOCHS_MOST},
+    {"from", KEY_NUMBER, offsetof(struct config, lr_warmup.from), .high = 1},
+};
+static const struct section lr_warmup_section = {COUNT_OF(lr_warmup_keys), NULL};
+
+static bool read_lr_warmup(struct config *c, const struct tree *node, const char *path,
+                           struct error *err)
+{
+    memset(&c->lr_warmup, 0, sizeof(c->lr_warmup));
+    if (node->kind == TREE_NULL)
+        return true;
+    if (node->kind != TREE_OBJECT)
+        return config_wrong(node, path, err, "null or an object");
+    if (tree_get(node, "epochs") == NULL)
+        return config_missing(node, path, "epochs", err);
+    return config_read_section(&lr_warmup_section, c, NULL, node, path, err);
+}
+
+static struct tree *write_lr_warmup(const struct config *c)
+{
+    struct tree *object;
+
+    if (c->lr_warmup.epochs == 0)
+        return tree_new(TREE_NULL, NULL);
+    object = tree_new(TREE_OBJECT, NULL);
+    config_write_section(object, &lr_warmup_section, c, NULL);
+    return object;
+}
+
+static const struct setting lr_scale_settings[] = {
+    {"batch", 128, 1, 1e9, "total batch that the schedule's rates are for", WHOLE},
+    {0},
+};
+static const struct entry lr_scales[] = {
+    {"linear", lr_scale_settings},
+    {"sqrt", lr_scale_settings},
+    {0},
+};
+
+static struct entry lr_scale_at(size_t i)
+{
+    return lr_scales[i];
+}
+
+static const struct table lr_scale_table = {"scale", lr_scale_at};
+
+static bool read_lr_scale(struct config *c, const struct tree *node, const char *path,
+                          struct error *err)
+{
+    c->lr_scale.name[0] = '\0';
+    return node->kind == TREE_NULL ||
+           config_read_choice(&c->lr_scale, &lr_scale_table, node, path, err);
+}
+
+/* It is in the rates by now. */
+static struct tree *write_nothing(const struct config *c)
+{
+    return tree_new(TREE_NULL, NULL);
 }
 
 static const char *const clip_modes[] = {"", "local", "local-sqrt-k", "global", "reference", NULL};
@@ -524,6 +583,9 @@ static const struct key regime_keys[] = {
     {"seed", KEY_SEED, offsetof(struct config, seed), .high = SEED_MOST},
     {"schedule", KEY_OWN, .read = read_schedule, .write = write_schedule},
     {"lr_rule", KEY_OWN, .read = read_lr_rule, .write = write_lr_rule},
+    {"lr_warmup", KEY_OWN, .read = read_lr_warmup, .write = write_lr_warmup},
+    {"lr_scale", KEY_OWN, .read = read_lr_scale, .write = write_nothing},
+    {"epoch_scale", KEY_WHOLE, offsetof(struct config, epoch_scale), .low = 1, .high = 10000},
     {"clip", KEY_OWN, .read = read_clip, .write = write_clip},
     {"weight_decay_at", KEY_WORD, offsetof(struct config, weight_decay_at), .words = decays},
     {"compressor", KEY_OWN, .read = read_compressor, .write = write_compressor},
@@ -573,6 +635,7 @@ void config_keys_defaults(struct config *c)
     c->workers = 1;
     c->batch = 32;
     c->epochs = 1;
+    c->epoch_scale = 1;
     c->seed = 1;
     c->ratio[0].ratio = 0.001;
     c->ratios = 1;
@@ -721,6 +784,31 @@ static bool settle_nodes(struct config *c, const struct tree *nodes, struct erro
     return true;
 }
 
+/* The schedule as it holds: rates for the total batch, and epochs, times their scales. */
+static bool settle_scales(struct config *c, const struct tree *regime, struct error *err)
+{
+    const struct tree *schedule = tree_get(regime, "schedule");
+    double larger = c->lr_scale.name[0] != '\0' ? c->total_batch / c->lr_scale.value[0] : 1;
+    uint64_t epochs = (uint64_t)c->epochs * c->epoch_scale;
+
+    if (strcmp(c->lr_scale.name, "sqrt") == 0)
+        larger = sqrt(larger);
+    for (uint32_t i = 0; i < c->phases; i++) {
+        c->phase[i].lr *= larger;
+        c->phase[i].epoch *= c->epoch_scale;
+        if (c->phase[i].lr > LR_MOST)
+            return fail(err, "%s: schedule: lr becomes %g by lr_scale, more than %g",
+                        schedule->place, c->phase[i].lr, LR_MOST);
+    }
+    if (epochs > EPOCHS_MOST)
+        return config_wrong(tree_get(regime, "epoch_scale"), "epoch_scale", err,
+                            "what leaves at most %d epochs", EPOCHS_MOST);
+    c->epochs = (uint32_t)epochs;
+    c->epoch_scale = 1;
+    c->lr_scale.name[0] = '\0';
+    return true;
+}
+
 bool config_keys_check(struct config *c, const struct tree *regime, struct error *err)
 {
     const struct tree *total = tree_get(regime, "total_batch");
@@ -738,7 +826,8 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(schedule, "schedule.0", "lr", err);
     if (!check_method(c, regime, err) || !check_optimizer(c, regime, err))
         return false;
-    if (!settle_batch(c, total, err) || !settle_nodes(c, tree_get(regime, "nodes"), err))
+    if (!settle_batch(c, total, err) || !settle_nodes(c, tree_get(regime, "nodes"), err) ||
+        !settle_scales(c, regime, err))
         return false;
     if (c->node_batch % method_micro(&method) != 0)
         return config_wrong(tree_get(regime, "compressor"), "compressor", err,
@@ -755,6 +844,8 @@ struct tree *config_keys_write_in_order(const struct config *c)
 
     config_write_section(regime, &regime_section, c, NULL);
     tree_remove(regime, "total_batch");
+    tree_remove(regime, "lr_scale");
+    tree_remove(regime, "epoch_scale");
     if (c->init_sha256[0] == '\0')
         tree_remove(regime, "init");
     return regime;
@@ -772,6 +863,8 @@ struct tree *config_keys_write(const struct config *c)
         tree_remove(regime, "nodes");
     if (c->exchange == EXCHANGE_AUTO)
         tree_remove(regime, "exchange");
+    if (c->lr_warmup.epochs == 0)
+        tree_remove(regime, "lr_warmup");
     tree_sort(regime);
     return regime;
 }

@@ -108,7 +108,7 @@ static bool prepare_method(struct tree *layer, struct error *err)
 
 bool config_layer_prepare(struct tree *layer, struct error *err)
 {
-    static const char *const choices[] = {"model", "data", "memory", "lr_rule"};
+    static const char *const choices[] = {"model", "data", "memory", "lr_rule", "lr_scale"};
 
     if (!prepare_method(layer, err))
         return false;
@@ -195,7 +195,7 @@ static void make_way_for_ratio(struct tree *into, const struct tree *ratio)
 
 void config_layer_apply(struct tree *into, const struct tree *layer)
 {
-    static const char *const whole[] = {"compressor", "memory", "lr_rule"};
+    static const char *const whole[] = {"compressor", "memory", "lr_rule", "lr_scale"};
 
     exclude(into, layer, "batch", "total_batch");
     exclude(tree_get(into, "warmup"), tree_get(layer, "warmup"), "steps", "epochs");

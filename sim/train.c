@@ -21,16 +21,31 @@
 #include "models/model.h"
 #include "sim/exchange.h"
 
+#include <math.h>
 #include <stdlib.h>
 
+/* From 1 at 0 to 0 at 1. */
+static double half_cosine(double x)
+{
+    return (1 + cos(x * 3.14159265358979323846)) / 2;
+}
+
+/* A warm-up rises step by step; a cosine begins where it ends. */
 static double learning_rate(const struct train *t, uint32_t epoch, uint64_t step)
 {
     const struct config *c = t->config;
     double lr = config_phase(c, epoch)->lr * t->lr_factor;
     uint64_t last = t->steps * c->epochs - 1;
+    double rises = c->lr_warmup.epochs * (double)t->steps;
+    double from = c->lr_warmup.from > 0 ? c->lr_warmup.from : 1.0 / c->workers;
 
     if (c->lr_rule.rule == LR_LINEAR && last > 0)
         lr *= 1 - (1 - c->lr_rule.to) * (double)step / (double)last;
+    if (c->lr_rule.rule == LR_COSINE && (double)step > rises)
+        lr *= c->lr_rule.to + (1 - c->lr_rule.to) * half_cosine(((double)step - rises) /
+                                                                ((double)(last + 1) - rises));
+    if ((double)step < rises)
+        lr *= from + (1 - from) * (double)step / rises;
     return lr;
 }
 

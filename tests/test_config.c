@@ -412,6 +412,29 @@ static void dense_steps_come_again(void **state)
     assert_int_equal(c.dense_every, 0);
 }
 
+/* Scales are in what they scale: the key is that of the schedule spelt out. */
+static void scales_are_in_the_schedule(void **state)
+{
+    char key[65];
+
+    write_file("b.json", "{\"model\":\"lstm\",\"data\":\"ptb\",\"total_batch\":512,\"epochs\":6,"
+                         "\"schedule\":{\"0\":{\"lr\":0.4},\"4\":{\"lr\":0.04}}}");
+    accept("b.json");
+    snprintf(key, sizeof(key), "%s", c.key);
+    write_file("a.json", "{\"model\":\"lstm\",\"data\":\"ptb\",\"total_batch\":512,\"epochs\":3,"
+                         "\"epoch_scale\":2,\"lr_scale\":\"linear\","
+                         "\"schedule\":{\"0\":{\"lr\":0.1},\"2\":{\"lr\":0.01}}}");
+    accept("a.json");
+    assert_true(c.phase[0].lr == 0.4 && c.phase[1].lr == 0.04 && c.phase[1].epoch == 4);
+    assert_int_equal(c.epochs, 6);
+    assert_string_equal(c.key, key);
+    accept("a.json --lr-scale sqrt:batch=32 --epoch-scale 1");
+    assert_true(c.phase[0].lr == 0.4 && c.phase[1].epoch == 2 && c.epochs == 3);
+    refuse("a.json --lr-scale cubic", "--lr-scale cubic: no such scale; there are linear, sqrt");
+    refuse("a.json --epoch-scale 10000 --epochs 1000",
+           "--epoch-scale 10000: not what leaves at most 1000000 epochs");
+}
+
 static void no_tuned_leaves_the_table_aside(void **state)
 {
     write_file("a.json", TABLE);
@@ -1263,6 +1286,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(the_table_goes_by_the_quantiser_too),
     cmocka_unit_test(warmups_have_names),
     cmocka_unit_test(dense_steps_come_again),
+    cmocka_unit_test(scales_are_in_the_schedule),
     cmocka_unit_test(no_tuned_leaves_the_table_aside),
     cmocka_unit_test(every_entry_of_the_table_is_checked),
     cmocka_unit_test(two_entries_that_say_as_much_are_refused),

@@ -463,15 +463,26 @@ static void require_rates(const char *rule, const double *rates, const bool *imp
 static void learning_rates_follow_their_rules(void **state)
 {
     static const bool improved[9] = {true, true, false, true, false, false, true, true, true};
-    double linear[9];
+    double rates[9];
 
     for (int i = 0; i < 9; i++)
-        linear[i] = 0.5 * (1 - 0.9 * (3 * i) / 26.0);
-    require_rates("{\"name\": \"linear\", \"to\": 0.1}", linear, improved);
+        rates[i] = 0.5 * (1 - 0.9 * (3 * i) / 26.0);
+    require_rates("{\"name\": \"linear\", \"to\": 0.1}", rates, improved);
     require_rates("{\"name\": \"anneal\", \"factor\": 0.5}",
                   (double[]){.5, .5, .5, .25, .25, .125, .0625, .0625, .0625}, improved);
     require_rates("{\"name\": \"decay\", \"factor\": 0.5, \"from\": 6}",
                   (double[]){.5, .5, .5, .5, .5, .5, .5, .25, .125}, improved);
+    for (int i = 0; i < 9; i++)
+        rates[i] = 0.5 * (0.1 + 0.9 * (1 + cos(acos(-1.0) * 3 * i / 27)) / 2);
+    require_rates("{\"name\": \"cosine\", \"to\": 0.1}", rates, improved);
+    rates[0] = 0.5 * 0.1;
+    rates[1] = 0.5 * (0.1 + 0.9 / 2);
+    for (int i = 2; i < 9; i++)
+        rates[i] = 0.5 * (1 + cos(acos(-1.0) * (3 * i - 6) / 21)) / 2;
+    require_rates("\"cosine\", \"lr_warmup\": {\"epochs\": 2, \"from\": 0.1}", rates, improved);
+    for (int i = 0; i < 9; i++)
+        rates[i] = i < 4 ? 0.5 * (0.5 + 0.5 * (3 * i / 12.)) : 0.5;
+    require_rates("\"constant\", \"lr_warmup\": {\"epochs\": 4}", rates, improved);
     require_rates(
         "{\"name\": \"decay\", \"factor\": 0.5, \"from\": 0}",
         (double[]){.5, .25, .125, .0625, .03125, .015625, 7.8125e-3, 3.90625e-3, 1.953125e-3},
