@@ -11,6 +11,12 @@ static bool is_whole(const struct packet *p, uint32_t t)
     return p->count[t] == p->n[t] || p->agreed;
 }
 
+/* Whether values are 32-bit floats, as runs16 has them. */
+static bool has_floats(const struct packet *p)
+{
+    return p->code == NULL && !p->bare;
+}
+
 /* Bits, the first in the lowest of the first byte.  They are only counted while at is NULL. */
 struct writer {
     uint8_t *at;
@@ -199,7 +205,7 @@ static void write_entries(struct writer *w, const struct packet *p, uint32_t t,
         write_indices(w, encoding, p->n[t], count, p->index + p->begin[t]);
     if (p->code != NULL)
         write_codes(w, p, t);
-    for (uint32_t i = 0; i < count && p->code == NULL && !p->bare; i++)
+    for (uint32_t i = 0; i < count && has_floats(p); i++)
         write_float(w, value[i]);
 }
 
@@ -225,7 +231,7 @@ static enum encoding best_encoding(const struct packet *p, uint32_t t)
     for (int e = ENCODING_RAW; !is_whole(p, t) && e < ENCODING_BEST; e++) {
         size_t bytes;
 
-        if (e == ENCODING_RUNS16 && p->code != NULL)
+        if (e == ENCODING_RUNS16 && !has_floats(p))
             continue;
         bytes = index_bytes(p, t, e);
         if (bytes < least) {
@@ -505,7 +511,7 @@ static bool read_encoding(struct reader *r, const struct packet *p, uint32_t t,
     if (*encoding != ENCODING_BEST)
         return true;
     if (!read_bits(r, &own, 8) || own >= ENCODING_BEST ||
-        (own == ENCODING_RUNS16 && p->code != NULL) || (own != ENCODING_RAW && is_whole(p, t)))
+        (own == ENCODING_RUNS16 && !has_floats(p)) || (own != ENCODING_RAW && is_whole(p, t)))
         return false;
     *encoding = own;
     return true;

@@ -79,7 +79,7 @@ KERNEL_FN uint64_t least_index_bytes(const struct wire_form *form, uint64_t n, u
     for (uint32_t e = ENCODING_RAW + 1; e < ENCODING_BEST; e++) {
         uint64_t bytes = index_bytes(e, n, entries, sums);
 
-        if (bytes < least && (e != ENCODING_RUNS16 || form->code.kind == CODE_FLOAT))
+        if (bytes < least && (e != ENCODING_RUNS16 || form->code.bits == 32))
             least = bytes;
     }
     return least;

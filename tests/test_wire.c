@@ -734,7 +734,7 @@ static void random_places_take_the_bits_on_paper(void **state)
 }
 
 /* Gaps of 65,536: 16 bits as runs, 17 in any other way. */
-static void check_best(const char *quantiser, enum encoding best)
+static void check_best(const char *quantiser, bool bare, enum encoding best)
 {
     const size_t n = (size_t)1 << 20;
     float *x = allocate(n, sizeof(*x));
@@ -750,10 +750,15 @@ static void check_best(const char *quantiser, enum encoding best)
              &(struct lab_spec){device, compressor_find("topk"), memory_find("none"), &n, 1, 1,
                                 16.5 / (double)n, quantiser_find(quantiser), NULL, NULL, NULL});
     lab_step(&lab, x);
+    if (bare)
+        lab.message.values.form.bits = 0;
     lab_weigh(&lab, ENCODING_BEST, &total, &each);
     packet_download(&p, &lab.message, &lab.layout, 0);
     assert_int_equal(packet_pack(&p, ENCODING_BEST, &bytes), each);
     assert_int_equal(bytes[0], best);
+    bytes[0] = ENCODING_RUNS16;
+    assert_int_equal(packet_unpack(&p, ENCODING_BEST, bytes, each, &(struct error){""}),
+                     best == ENCODING_RUNS16);
     free(bytes);
     packet_free(&p);
     lab_close(&lab);
@@ -762,8 +767,9 @@ static void check_best(const char *quantiser, enum encoding best)
 
 static void runs_may_be_the_best_of_floats_alone(void **state)
 {
-    check_best("", ENCODING_RUNS16);
-    check_best("fp16", ENCODING_RICE);
+    check_best("", false, ENCODING_RUNS16);
+    check_best("", true, ENCODING_RICE);
+    check_best("fp16", false, ENCODING_RICE);
 }
 
 static const double no_settings[SETTINGS_MOST];
