@@ -37,6 +37,10 @@ bool plan_evaluation(struct plan *plan, struct device *dev, const struct config 
                      const struct network *network, struct parameters *parameters,
                      size_t data_bytes, struct error *err);
 
+/* The same for given gradients of all workers at once; *parameters are placed. */
+bool plan_given(struct plan *plan, struct device *dev, const struct config *c,
+                struct parameters *parameters, struct error *err);
+
 /* Bytes that a worker sends in a step at a ratio; if not exact, then those to be expected of entries
  * at random places, or the least where the data say how many there are. */
 size_t plan_message_bytes(const struct config *c, const struct parameters *parameters,
