@@ -54,7 +54,7 @@ static bool check_output(const struct compressing *s, struct error *err)
     const struct config *c = s->config;
     size_t slabs = c->workers * (3 + memory_slabs(memory_find(c->memory.name))) + 1;
 
-    for (uint32_t i = 0; c->save[0] != '\0' && i < c->inputs; i++)
+    for (size_t i = 0; c->save[0] != '\0' && i < c->inputs; i++)
         if (is_same_file(c->input[i], c->save))
             return fail(err, "%s: is a file of gradients that are asked for, and would be replaced",
                         c->save);
@@ -86,7 +86,11 @@ static bool fill_parameters(struct compressing *s, struct error *err)
     }
     s->parameters.count = g->tensors;
     graph_place(&s->parameters, s->config->compress_all);
-    return true;
+    return s->parameters.compressed > 0 ||
+           fail(err,
+                "%s: a worker's tensors are vectors, which are sent whole; --compress-all sends "
+                "them through the compressor",
+                path);
 }
 
 static bool open_device(struct compressing *s, struct error *err)
@@ -191,7 +195,7 @@ static struct tensor_bytes weigh(struct compressing *s)
     const struct by_rule *by_rule;
     struct sent sent;
 
-    device_download(&s->dev, s->traffic, w->traffic, 2 * tensors * sizeof(*s->traffic));
+    device_download(&s->dev, s->traffic, w->traffic, (size_t)2 * tensors * sizeof(*s->traffic));
     sent =
         (struct sent){traffic_sum(s->traffic, tensors), traffic_sum(s->traffic + tensors, tensors)};
     by_rule = account_take(&s->account, w, s->traffic);

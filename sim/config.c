@@ -499,7 +499,7 @@ void config_free(struct config *c)
         free(c->pair[i].value);
     }
     free(c->pair);
-    for (uint32_t i = 0; i < c->inputs; i++)
+    for (size_t i = 0; i < c->inputs; i++)
         free(c->input[i]);
     free(c->input);
     config_told_free(c);

@@ -155,7 +155,7 @@ struct config {
     } * told;
     size_t tolds;
     char **input; /* of compress: the files of gradients */
-    uint32_t inputs;
+    size_t inputs;
 };
 
 /* Reads `REGIME [flags]`.  A regime is a file, or a name in a folder of regimes.  Returns false

@@ -18,7 +18,7 @@ struct config_flags {
         *regime;      /* as it was typed; of eval that of --regime, or NULL; of compress the SPEC */
     const char *file; /* of eval: the weights */
     char **input;     /* of compress: the files, as they were typed */
-    uint32_t inputs;
+    size_t inputs;
     struct tree *files; /* a list of layers: of --with, in order */
     struct tree *said;  /* a list of layers: of flags and --set, in order */
     struct tree *run;   /* the keys of the run itself */

@@ -11,7 +11,9 @@ static const char *behind_step(const char *name)
     if (strncmp(name, "step-", 5) != 0)
         return name;
     digits = strspn(name + 5, "0123456789");
-    return digits > 0 && digits < 19 && name[5 + digits] == '.' ? name + 5 + digits + 1 : name;
+    if (digits == 0 || digits > 18 || name[5 + digits] != '.' || name[5 + digits + 1] == '\0')
+        return name;
+    return name + 5 + digits + 1;
 }
 
 /* What is behind "WHAT.k.", or NULL. */
@@ -109,6 +111,8 @@ static bool add_tensor(struct gradients *g, const struct gradients_file *f,
     char shape[SAFETENSORS_SHAPE];
 
     safetensors_shape(shape, entry->dims, entry->dim);
+    if (*name == '\0')
+        return fail(err, "%s: has a tensor without a name, of shape %s", f->in.path, shape);
     if (entry->n == 0 || entry->dims < before)
         return fail(err, "%s: tensor '%s' of shape %s has no gradient of a worker", f->in.path,
                     entry->name, shape);
@@ -241,7 +245,7 @@ static bool check(struct gradients *g, struct error *err)
     return true;
 }
 
-bool gradients_open(struct gradients *g, char *const *path, uint32_t paths, struct error *err)
+bool gradients_open(struct gradients *g, char *const *path, size_t paths, struct error *err)
 {
     bool ok = true;
 

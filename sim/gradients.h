@@ -41,7 +41,7 @@ struct gradients {
 };
 
 /* Checks names and shapes of all; values are read when asked for. */
-bool gradients_open(struct gradients *g, char *const *path, uint32_t paths, struct error *err);
+bool gradients_open(struct gradients *g, char *const *path, size_t paths, struct error *err);
 void gradients_close(struct gradients *g);
 
 /* to [workers][n]; what is not finite is refused. */

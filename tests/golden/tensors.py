@@ -4,13 +4,15 @@
     tensors.py write FILE NAME=LIST...       a number, or lists of them; NAME:I32=LIST of that type,
                                              NAME:bits=LIST floats as words; @NAME=TEXT a note
     tensors.py near FILE NAME=LIST...        whether these are their values, but for rounding
-    tensors.py same FILE OTHER PREFIX KIND...  whether FILE has every tensor of OTHER whose name begins
-                                             with a KIND, under PREFIX, to the bit
+    tensors.py same FILE DIR KIND...         whether FILE has every tensor of the dump in DIR whose
+                                             name begins with a KIND, to the bit
 """
 
 import ast
+import glob
 import json
 import math
+import os
 import struct
 import sys
 
@@ -62,15 +64,17 @@ def near(path, words):
             sys.exit(f"{path}: {name} is {found}, not {wanted}")
 
 
-def same(path, other, prefix, kinds):
-    tensors, wanted = read_step(path)[1], read_step(other)[1]
-    names = [name for name in wanted if name.startswith(tuple(kinds))]
-    for kind in kinds:
-        if not any(name.startswith(kind) for name in names):
-            sys.exit(f"{other}: no {kind}")
-    for name in names:
-        if tensors.get(prefix + name) != wanted[name]:
-            sys.exit(f"{path}: {prefix}{name} is not as in {other}")
+def same(path, folder, kinds):
+    tensors = read_step(path)[1]
+    for other in sorted(glob.glob(os.path.join(folder, "step-*.safetensors"))):
+        meta, wanted = read_step(other)
+        for kind in kinds:
+            if not any(name.startswith(kind) for name in wanted):
+                sys.exit(f"{other}: no {kind}")
+        for name in wanted:
+            own = f"step-{meta['step']}.{name}"
+            if name.startswith(tuple(kinds)) and tensors.get(own) != wanted[name]:
+                sys.exit(f"{path}: {own} is not as in {other}")
 
 
 def main():
@@ -80,7 +84,7 @@ def main():
     elif what == "near":
         near(arguments[0], arguments[1:])
     else:
-        same(arguments[0], arguments[1], arguments[2], arguments[3:])
+        same(arguments[0], arguments[1], arguments[2:])
 
 
 if __name__ == "__main__":
