@@ -9,12 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct tensor_bytes {
-    size_t elements, entries;
-    double up, down;
-    struct by_rule by_rule;
-};
-
 struct weighed {
     const struct config *c;
     struct bytes_options options;
@@ -44,9 +38,10 @@ static void build(struct weighed *s)
 /* A tensor that is sent whole is the same by all rules. */
 static struct tensor_bytes weigh_whole(size_t n)
 {
-    double whole = 4 * (double)n;
+    double elements = (double)n;
+    double whole = 4 * elements;
 
-    return (struct tensor_bytes){n, n, whole, whole, {whole, whole, whole}};
+    return (struct tensor_bytes){elements, elements, whole, whole, {whole, whole, whole}};
 }
 
 static struct tensor_bytes weigh_compressed(const struct weighed *s, uint32_t tensor)
@@ -55,8 +50,8 @@ static struct tensor_bytes weigh_compressed(const struct weighed *s, uint32_t te
     struct sent sent = exchange_expected(w, tensor, s->ratio);
 
     return (struct tensor_bytes){
-        .elements = w->compressed.n[tensor],
-        .entries = account_entries(&w->method, &w->compressed, tensor, s->ratio),
+        .elements = (double)w->compressed.n[tensor],
+        .entries = (double)account_entries(&w->method, &w->compressed, tensor, s->ratio),
         .up = exchange_bytes_up(w, &sent, 0),
         .down = exchange_bytes_down(w, &sent, 0),
         .by_rule = account_tensor(&w->method, &w->compressed, tensor, s->ratio)};
@@ -83,21 +78,16 @@ static void weigh(struct weighed *s)
 
 /* As a table. */
 
-static double dense_bytes(const struct weighed *s)
-{
-    return 4 * (double)s->sum.elements;
-}
-
 /* Four digits, or all before the point. */
 static int decimals(double x)
 {
     return x < 10 ? 3 : x < 100 ? 2 : x < 1000 ? 1 : 0;
 }
 
-static void print_sum(FILE *out, const struct weighed *s, const char *what, double bytes)
+static void print_sum(FILE *out, double dense, const char *what, double bytes)
 {
     double mib = bytes / 1048576;
-    double less = dense_bytes(s) / bytes;
+    double less = dense / bytes;
 
     fprintf(out, "%-10s %15.0f %11.*f", what, bytes, mib < 1 ? 4 : 2, mib);
     if (bytes > 0)
@@ -105,9 +95,22 @@ static void print_sum(FILE *out, const struct weighed *s, const char *what, doub
     fputc('\n', out);
 }
 
+void bytes_print(FILE *out, const struct tensor_bytes *t)
+{
+    double dense = 4 * t->elements;
+
+    fprintf(out, "%-10s %15s %11s %11s\n", "", "bytes", "MiB", "less");
+    print_sum(out, dense, "dense", dense);
+    print_sum(out, dense, "up", t->up);
+    print_sum(out, dense, "down", t->down);
+    print_sum(out, dense, "paper", t->by_rule.paper);
+    print_sum(out, dense, "framework", t->by_rule.framework);
+    print_sum(out, dense, "bound", t->by_rule.bound);
+}
+
 static void print_tensor(FILE *out, const char *name, const struct tensor_bytes *t)
 {
-    fprintf(out, "%-18s %11zu %11zu %12.0f %12.0f %12.0f %12.0f %12.0f\n", name, t->elements,
+    fprintf(out, "%-18s %11.0f %11.0f %12.0f %12.0f %12.0f %12.0f %12.0f\n", name, t->elements,
             t->entries, t->up, t->down, t->by_rule.paper, t->by_rule.framework, t->by_rule.bound);
 }
 
@@ -117,15 +120,9 @@ static void print_table(FILE *out, const struct weighed *s)
 
     fprintf(out, "%s  %s  encoding %s  %u workers\n", c->regime, c->method,
             encoding_names[c->encoding], c->workers);
-    fprintf(out, "%zu parameters in %u tensors, %u of them compressed; --vocabulary %u\n\n",
+    fprintf(out, "%.0f parameters in %u tensors, %u of them compressed; --vocabulary %u\n\n",
             s->sum.elements, s->parameters.count, s->parameters.compressed, s->options.vocabulary);
-    fprintf(out, "%-10s %15s %11s %11s\n", "", "bytes", "MiB", "less");
-    print_sum(out, s, "dense", dense_bytes(s));
-    print_sum(out, s, "up", s->sum.up);
-    print_sum(out, s, "down", s->sum.down);
-    print_sum(out, s, "paper", s->sum.by_rule.paper);
-    print_sum(out, s, "framework", s->sum.by_rule.framework);
-    print_sum(out, s, "bound", s->sum.by_rule.bound);
+    bytes_print(out, &s->sum);
     if (!s->exact)
         fprintf(out, "\nup and down: %s\n",
                 method_counted(&s->workers.method) ? "at least; the data decide"
@@ -140,11 +137,11 @@ static void print_table(FILE *out, const struct weighed *s)
 
 /* As JSON. */
 
-static void put_bytes(struct tree *object, const struct tensor_bytes *t)
+void bytes_put(struct tree *object, const struct tensor_bytes *t)
 {
-    tree_put_number(object, "elements", (double)t->elements);
-    tree_put_number(object, "entries", (double)t->entries);
-    tree_put_number(object, "bytes.dense", 4 * (double)t->elements);
+    tree_put_number(object, "elements", t->elements);
+    tree_put_number(object, "entries", t->entries);
+    tree_put_number(object, "bytes.dense", 4 * t->elements);
     tree_put_number(object, "bytes.up", t->up);
     tree_put_number(object, "bytes.down", t->down);
     tree_put_number(object, "bytes.paper", t->by_rule.paper);
@@ -161,7 +158,7 @@ static struct tree *tensors_tree(const struct weighed *s)
 
         tree_put_text(one, "tensor", parameter_at(s, i)->name);
         tree_put(one, "compressed", tree_yes_no(i < s->parameters.compressed, NULL));
-        put_bytes(one, &s->tensor[i]);
+        bytes_put(one, &s->tensor[i]);
         tree_add(list, one);
     }
     return list;
@@ -179,7 +176,7 @@ static void print_json(FILE *out, const struct weighed *s)
     tree_put_number(object, "ratio", s->ratio);
     tree_put_number(object, "workers", c->workers);
     tree_put_number(object, "words", s->options.vocabulary);
-    put_bytes(object, &s->sum);
+    bytes_put(object, &s->sum);
     tree_put(object, "exact", tree_yes_no(s->exact, NULL));
     if (s->options.per_tensor)
         tree_put(object, "tensors", tensors_tree(s));

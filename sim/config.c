@@ -13,6 +13,7 @@
 #include "sim/config_keys.h"
 #include "sim/config_layers.h"
 #include "sim/config_told.h"
+#include "sim/gradients.h"
 #include "sim/safetensors.h"
 #include "sim/tree.h"
 
@@ -97,8 +98,26 @@ static struct tree *regime_of_model(const char *spec)
     return regime;
 }
 
+/* A regime of the method, as for one step; nobody asks which model it was. */
+static bool regime_of_method(struct sources *s, const char *spec, struct error *err)
+{
+    struct gradients g;
+
+    if (!gradients_open(&g, s->flags.input, s->flags.inputs, err))
+        return false;
+    s->regime = regime_of_model("lstm");
+    tree_put(s->regime, "compressor", tree_text(spec, spec));
+    tree_put(s->regime, "workers", tree_number(g.workers, s->flags.input[0]));
+    tree_put_path(s->regime, "schedule.0.lr", tree_number(1, spec));
+    tree_put_path(s->regime, "schedule.0.momentum", tree_number(0.9, spec));
+    gradients_close(&g);
+    return true;
+}
+
 static bool read_regime(struct sources *s, const char *path, struct error *err)
 {
+    if (s->flags.command == CONFIG_COMPRESS)
+        return regime_of_method(s, path, err);
     if (s->flags.regime == NULL)
         return load_note(s, path, err);
     if (!names_model(&s->flags))
@@ -429,11 +448,20 @@ static bool find_regime(const struct config_flags *flags, char **path, struct er
     *path = NULL;
     if (flags->command == CONFIG_EVAL && !find_weights(flags->file, err))
         return false;
-    if (flags->regime != NULL && !names_model(flags))
+    if (flags->regime != NULL && flags->command != CONFIG_COMPRESS && !names_model(flags))
         return config_find(path, flags->regime, err);
     *path = flags->regime != NULL ? format_text("%s", flags->regime)
                                   : format_text("%s: " CONFIG_NOTE, flags->file);
     return true;
+}
+
+static void put_inputs(struct config *c, const struct config_flags *flags)
+{
+    c->input = allocate(flags->inputs, sizeof(*c->input));
+    while (c->inputs < flags->inputs) {
+        c->input[c->inputs] = format_text("%s", flags->input[c->inputs]);
+        c->inputs++;
+    }
 }
 
 static bool parse(struct config *c, enum config_command command, int argc, char **argv,
@@ -450,7 +478,9 @@ static bool parse(struct config *c, enum config_command command, int argc, char 
         tree_put(s.flags.run, "init", tree_text(s.flags.file, s.flags.file));
     ok = find_regime(&s.flags, &path, err) && build(c, &s, path, err);
     c->noted = s.flags.regime == NULL;
-    if (!ok)
+    if (ok)
+        put_inputs(c, &s.flags);
+    else
         config_free(c);
     free(path);
     config_flags_free(&s.flags);
@@ -469,6 +499,9 @@ void config_free(struct config *c)
         free(c->pair[i].value);
     }
     free(c->pair);
+    for (size_t i = 0; i < c->inputs; i++)
+        free(c->input[i]);
+    free(c->input);
     config_told_free(c);
     free(c->effective);
     memset(c, 0, sizeof(*c));
@@ -482,6 +515,11 @@ bool config_parse(struct config *c, int argc, char **argv, bool *misuse, struct 
 bool config_parse_bytes(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
 {
     return parse(c, CONFIG_BYTES, argc, argv, misuse, err);
+}
+
+bool config_parse_compress(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
+{
+    return parse(c, CONFIG_COMPRESS, argc, argv, misuse, err);
 }
 
 bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, struct error *err)

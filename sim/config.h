@@ -142,7 +142,7 @@ struct config {
     uint32_t measure;     /* steps, of which one is measured, besides one an epoch; 0: no more */
     uint32_t dump_steps;  /* 0: none */
     char dump[1024];      /* the folder where they go */
-    char save[1024];      /* where the final weights go, or "" */
+    char save[1024];      /* where the final weights go, or what compress found; or "" */
     uint32_t log_every;   /* steps, of which one is kept; 0: none is */
     char experiment[128];
     bool again, json, fail_on_divergence, verify_wire, quiet;
@@ -167,6 +167,8 @@ struct config {
         char *place; /* the file, the entry of the tuned table, or the flag as it was typed */
     } * told;
     size_t tolds;
+    char **input; /* of compress: the files of gradients */
+    size_t inputs;
 };
 
 /* Reads `REGIME [flags]`.  A regime is a file, or a name in a folder of regimes.  Returns false
@@ -185,9 +187,15 @@ bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, st
  * regime of that model and defaults, or a regime. */
 bool config_parse_bytes(struct config *c, int argc, char **argv, bool *misuse, struct error *err);
 
-/* The flags of train, or of eval, in groups, from the table that parses them. */
+/* The same for compress, which reads `SPEC FILE... [flags]`: a compressor and files of gradients, of as
+ * many workers as c has then. */
+bool config_parse_compress(struct config *c, int argc, char **argv, bool *misuse,
+                           struct error *err);
+
+/* The flags of a command in groups, from the table that parses them. */
 void config_help(FILE *out);
 void config_help_eval(FILE *out);
+void config_help_compress(FILE *out);
 
 /* Calls show for every regime that a name finds, in order of names. */
 bool config_each_regime(void (*show)(const char *name, const char *about, void *context),

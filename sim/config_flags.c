@@ -7,9 +7,10 @@
 #include "sim/config_layers.h"
 #include "sim/tree.h"
 
-enum group { OF_EVALUATION, OF_REGIME, OF_METHOD, OF_RUN, OF_OUTPUT, GROUPS };
+enum group { OF_EVALUATION, OF_GRADIENTS, OF_REGIME, OF_METHOD, OF_RUN, OF_OUTPUT, GROUPS };
 
-static const char *const group_titles[GROUPS] = {"Evaluation", "Regime", "Method", "Run", "Output"};
+static const char *const group_titles[GROUPS] = {"Evaluation", "Results", "Regime",
+                                                 "Method",     "Run",     "Output"};
 
 enum takes {
     A_NUMBER,
@@ -37,6 +38,11 @@ struct flag {
 static const struct flag flags_table[] = {
     {"split", OF_EVALUATION, A_TEXT, "split", "PART", "test (default), valid or train"},
     {"regime", OF_EVALUATION, A_REGIME, NULL, "REGIME", "in place of what the file says it is of"},
+
+    {"out", OF_GRADIENTS, A_TEXT, "save", "FILE",
+     "write what was wanted, sent, delivered and kept (also -o FILE)"},
+    {"message", OF_GRADIENTS, A_TEXT, "dump", "DIR",
+     "write the messages: DIR/step-NNNN.worker-k.message"},
 
     {"workers", OF_REGIME, A_NUMBER, "workers", "N", "workers that train together (also -K N)"},
     {"nodes", OF_REGIME, A_NUMBER, "nodes", "N",
@@ -115,18 +121,35 @@ static const struct flag flags_table[] = {
      "serialise each message and count its bytes again"},
 };
 
-/* Of those of train, what eval takes too. */
-static const char *const shared[] = {"set", "device", "threads", "data", "json", "quiet"};
+/* The flags that are a command's own, and of those of train what it takes too, NULL at the end. */
+static const struct {
+    enum group own;
+    const char *shared[20];
+} takers[] = {
+    [CONFIG_EVAL] = {OF_EVALUATION, {"set", "device", "threads", "data", "json", "quiet"}},
+    [CONFIG_COMPRESS] = {OF_GRADIENTS,
+                         {"seed", "momentum", "nesterov", "clip", "clip-mode", "set", "memory",
+                          "ratio", "warmup", "warmup-steps", "dense-every", "compress-all",
+                          "exchange", "encoding", "device", "threads", "json"}},
+};
+
+static bool is_of_train(enum group group)
+{
+    return group != OF_EVALUATION && group != OF_GRADIENTS;
+}
 
 static bool belongs_to(const struct flag *flag, enum config_command command)
 {
-    size_t i = 0;
+    const char *const *shared;
 
-    if (command != CONFIG_EVAL || flag->group == OF_EVALUATION)
-        return (command == CONFIG_EVAL) == (flag->group == OF_EVALUATION);
-    while (i < ARRAY_LENGTH(shared) && strcmp(shared[i], flag->name) != 0)
-        i++;
-    return i < ARRAY_LENGTH(shared);
+    if (command != CONFIG_EVAL && command != CONFIG_COMPRESS)
+        return is_of_train(flag->group);
+    if (!is_of_train(flag->group))
+        return flag->group == takers[command].own;
+    shared = takers[command].shared;
+    while (*shared != NULL && strcmp(*shared, flag->name) != 0)
+        shared++;
+    return *shared != NULL;
 }
 
 /* A flag as it was typed. */
@@ -171,14 +194,22 @@ static bool unknown_flag(enum config_command command, const char *argument, stru
     return false;
 }
 
+/* Flags of one letter. */
+static const struct flag *short_flag(enum config_command command, const char *argument)
+{
+    const char *name = argument[1] == 'K' ? "workers" : argument[1] == 'o' ? "out" : NULL;
+
+    return argument[0] == '-' && name != NULL ? find_flag(command, name, strlen(name)) : NULL;
+}
+
 /* --name, --no-name, --name=value, -K, -KN; typed->flag stays NULL if it is none of these. */
 static void match_flag(struct typed *typed, enum config_command command, const char *argument)
 {
     const char *name = argument + 2;
     size_t length;
 
-    if (strncmp(argument, "-K", 2) == 0) {
-        typed->flag = find_flag(command, "workers", strlen("workers"));
+    typed->flag = short_flag(command, argument);
+    if (typed->flag != NULL) {
         typed->value = *name != '\0' ? name + (*name == '=') : NULL;
         return;
     }
@@ -335,7 +366,7 @@ static bool use_flag(struct config_flags *flags, const struct typed *typed, bool
     }
     if (layer == NULL)
         return false;
-    if (flag->group == OF_EVALUATION || flag->group == OF_RUN || flag->group == OF_OUTPUT) {
+    if (!is_of_train(flag->group) || flag->group == OF_RUN || flag->group == OF_OUTPUT) {
         tree_merge(flags->run, layer);
         tree_free(layer);
         return true;
@@ -375,25 +406,43 @@ static char *place_of(const struct typed *typed)
     return format_text("--%s %.80s", typed->flag->name, *value != '\0' ? value : "''");
 }
 
+/* A word that is no flag. */
+static bool take_subject(struct config_flags *flags, char *word, struct error *err)
+{
+    static const char *const whats[] = {[CONFIG_TRAIN] = "regime",
+                                        [CONFIG_EVAL] = "file",
+                                        [CONFIG_BYTES] = "model",
+                                        [CONFIG_COMPRESS] = "compressor"};
+    const char **subject = flags->command == CONFIG_EVAL ? &flags->file : &flags->regime;
+    const char *what = whats[flags->command];
+
+    if (word == NULL)
+        return *subject != NULL || fail(err, "no %s named", what);
+    if (*word == '\0')
+        return fail(err, "an empty word, where a %s is expected", what);
+    if (*subject == NULL) {
+        *subject = word;
+        return true;
+    }
+    if (flags->command != CONFIG_COMPRESS)
+        return fail(err, "two %ss, '%.64s' and '%.64s'", what, *subject, word);
+    flags->input = realloc(flags->input, (flags->inputs + 1) * sizeof(*flags->input));
+    CHECK(flags->input != NULL);
+    flags->input[flags->inputs++] = word;
+    return true;
+}
+
 static bool parse(struct config_flags *flags, int argc, char **argv, bool *misuse,
                   struct error *err)
 {
-    static const char *const subjects[] = {
-        [CONFIG_TRAIN] = "regime", [CONFIG_EVAL] = "file", [CONFIG_BYTES] = "model"};
-    const char **subject = flags->command == CONFIG_EVAL ? &flags->file : &flags->regime;
-    const char *what = subjects[flags->command];
-
     for (int i = 0; i < argc; i++) {
         struct typed typed;
         bool ok;
 
         *misuse = true;
-        if (argv[i][0] == '\0')
-            return fail(err, "an empty word, where a %s is expected", what);
         if (argv[i][0] != '-') {
-            if (*subject != NULL)
-                return fail(err, "two %ss, '%.64s' and '%.64s'", what, *subject, argv[i]);
-            *subject = argv[i];
+            if (!take_subject(flags, argv[i], err))
+                return false;
             continue;
         }
         if (!take_flag(&typed, flags->command, argc, argv, &i, err))
@@ -407,8 +456,10 @@ static bool parse(struct config_flags *flags, int argc, char **argv, bool *misus
             return false;
     }
     *misuse = true;
-    if (*subject == NULL)
-        return fail(err, "no %s named", what);
+    if (!take_subject(flags, NULL, err))
+        return false;
+    if (flags->command == CONFIG_COMPRESS && flags->inputs == 0)
+        return fail(err, "no file of gradients named");
     return not_both(flags, NULL, "batch", "total_batch", err) &&
            not_both(flags, "warmup", "steps", "epochs", err);
 }
@@ -435,6 +486,7 @@ void config_flags_free(struct config_flags *flags)
     tree_free(flags->files);
     tree_free(flags->said);
     tree_free(flags->run);
+    free(flags->input);
     *flags = (struct config_flags){0};
 }
 
@@ -477,4 +529,9 @@ void config_help(FILE *out)
 void config_help_eval(FILE *out)
 {
     print_help(out, CONFIG_EVAL);
+}
+
+void config_help_compress(FILE *out)
+{
+    print_help(out, CONFIG_COMPRESS);
 }

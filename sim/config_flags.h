@@ -1,6 +1,6 @@
 /*
- * config_flags.h -- the command line of train, and of eval: one table that parses, and prints the
- * help.
+ * config_flags.h -- the command line of train, and of eval and compress: one table that parses, and
+ * prints the help.
  */
 #ifndef SIM_CONFIG_FLAGS_H
 #define SIM_CONFIG_FLAGS_H
@@ -10,12 +10,15 @@
 struct tree;
 
 /* Bytes takes what train does. */
-enum config_command { CONFIG_TRAIN, CONFIG_EVAL, CONFIG_BYTES };
+enum config_command { CONFIG_TRAIN, CONFIG_EVAL, CONFIG_BYTES, CONFIG_COMPRESS };
 
 struct config_flags {
     enum config_command command;
-    const char *regime; /* as it was typed; of eval that of --regime, or NULL */
-    const char *file;   /* of eval: the weights */
+    const char
+        *regime;      /* as it was typed; of eval that of --regime, or NULL; of compress the SPEC */
+    const char *file; /* of eval: the weights */
+    char **input;     /* of compress: the files, as they were typed */
+    size_t inputs;
     struct tree *files; /* a list of layers: of --with, in order */
     struct tree *said;  /* a list of layers: of flags and --set, in order */
     struct tree *run;   /* the keys of the run itself */

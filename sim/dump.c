@@ -16,6 +16,8 @@
 struct dump {
     const struct config *config;
     bool active; /* this step is written */
+    bool gathers, several;
+    char prefix[32]; /* of names in this step */
     struct step step;
     uint32_t epoch;
     const float *params; /* [P] before the step */
@@ -31,16 +33,27 @@ struct dump {
     struct error fault;
 };
 
-struct dump *dump_create(const struct config *c)
+static struct dump *dump_of(const struct config *c)
 {
-    struct dump *d;
+    struct dump *d = allocate(1, sizeof(*d));
 
-    if (c->dump_steps == 0)
-        return NULL;
-    d = allocate(1, sizeof(*d));
     d->config = c;
     d->grad = allocate(c->nodes, sizeof(*d->grad));
     d->scale = allocate(c->nodes, sizeof(*d->scale));
+    return d;
+}
+
+struct dump *dump_create(const struct config *c)
+{
+    return c->dump_steps > 0 ? dump_of(c) : NULL;
+}
+
+struct dump *dump_gather(const struct config *c, bool several)
+{
+    struct dump *d = dump_of(c);
+
+    d->gathers = true;
+    d->several = several;
     return d;
 }
 
@@ -75,6 +88,20 @@ char *dump_message_path(const struct config *c, uint64_t step, uint32_t worker)
                        worker);
 }
 
+static bool make_folder(const char *path, bool *made, struct error *err)
+{
+    *made = mkdir(path, 0777) == 0;
+    return *made || errno == EEXIST ||
+           fail(err, "%s: cannot make the folder: %s", path, strerror(errno));
+}
+
+bool dump_message_folder(const struct config *c, struct error *err)
+{
+    bool made;
+
+    return c->dump[0] == '\0' || make_folder(c->dump, &made, err);
+}
+
 bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err)
 {
     char *path;
@@ -82,9 +109,8 @@ bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err
 
     if (c->dump_steps == 0)
         return true;
-    made = mkdir(c->dump, 0777) == 0;
-    if (!made && errno != EEXIST)
-        return fail(err, "%s: cannot make the folder: %s", c->dump, strerror(errno));
+    if (!make_folder(c->dump, &made, err))
+        return false;
     path = dump_path(c, 0);
     ok = safetensors_writable(path, (2 + 3 * (size_t)c->nodes) * weights_bytes, err);
     if (made && !ok)
@@ -123,7 +149,8 @@ static void add(struct dump *d, char *name, struct safetensors_tensor tensor)
         d->tensor = realloc(d->tensor, (d->tensors + 64) * sizeof(*d->tensor));
         CHECK(d->tensor != NULL);
     }
-    tensor.name = own(d, name);
+    tensor.name = own(d, format_text("%s%s", d->prefix, name));
+    free(name);
     d->tensor[d->tensors++] = tensor;
 }
 
@@ -193,13 +220,17 @@ void dump_begin(struct dump *d, const struct workers *w, const struct step *step
 {
     if (d == NULL)
         return;
-    d->active = step->number < d->config->dump_steps;
+    d->active = d->gathers || step->number < d->config->dump_steps;
     d->step = *step;
     d->epoch = epoch;
     if (!d->active)
         return;
-    d->params = download(d, w, w->params, w->all.length);
-    add_arena(d, w, "params", ALL, d->params);
+    if (d->several)
+        snprintf(d->prefix, sizeof(d->prefix), "step-%llu.", (unsigned long long)step->number);
+    if (!d->gathers) {
+        d->params = download(d, w, w->params, w->all.length);
+        add_arena(d, w, "params", ALL, d->params);
+    }
     add_common(d, w);
 }
 
@@ -238,12 +269,18 @@ void dump_wanted(struct dump *d, const struct workers *w, const struct lane *lan
 /* A fault is for dump_holds(). */
 static void write_message(struct dump *d, const struct packet *packet, uint32_t k)
 {
-    char *path = dump_message_path(d->config, d->step.number, k);
+    char *path;
     uint8_t *bytes;
-    size_t size = packet_pack(packet, d->config->encoding, &bytes);
-    FILE *out = fopen(path, "wb");
-    bool ok = out != NULL && fwrite(bytes, 1, size, out) == size;
+    size_t size;
+    FILE *out;
+    bool ok;
 
+    if (d->config->dump[0] == '\0')
+        return;
+    path = dump_message_path(d->config, d->step.number, k);
+    size = packet_pack(packet, d->config->encoding, &bytes);
+    out = fopen(path, "wb");
+    ok = out != NULL && fwrite(bytes, 1, size, out) == size;
     ok = (out == NULL || fclose(out) == 0) && ok;
     if (!ok && !d->failed)
         d->failed = !fail(&d->fault, "%s: cannot write it: %s", path, strerror(errno));
@@ -380,7 +417,7 @@ void dump_end(struct dump *d, const struct workers *w, const struct optimizer *o
     char *message;
     char *path;
 
-    if (!dump_active(d))
+    if (!dump_active(d) || d->gathers)
         return;
     add_optimizer(d, w, o);
     snprintf(text[0], sizeof(text[0]), "%llu", (unsigned long long)d->step.number);
@@ -407,6 +444,41 @@ void dump_end(struct dump *d, const struct workers *w, const struct optimizer *o
     free(path);
     free(message);
     forget_step(d);
+}
+
+/* The keys of a regime that a model has nothing to do with; a new string. */
+static char *method_keys(const struct config *c)
+{
+    static const char *const others[] = {"model", "data", "evaluate", "epochs", "batch", "lr_rule"};
+    struct tree *regime;
+    struct error err;
+    char *text;
+
+    CHECK(tree_parse(&regime, c->effective, strlen(c->effective), "the regime", &err));
+    for (size_t i = 0; i < ARRAY_LENGTH(others); i++)
+        tree_remove(regime, others[i]);
+    text = tree_print(regime);
+    tree_free(regime);
+    return text;
+}
+
+/* Of one step the same notes as dump_end() has, of several what they share. */
+bool dump_write(struct dump *d, const struct workers *w, const char *path, struct error *err)
+{
+    char *regime = method_keys(d->config);
+    char *message = message_note(w);
+    char step[32], ratio[32];
+    bool ok;
+
+    snprintf(step, sizeof(step), "%llu", (unsigned long long)d->step.number);
+    snprintf(ratio, sizeof(ratio), "%.17g", d->step.ratio);
+    struct safetensors_note notes[] = {
+        {"regime", regime}, {"message", message}, {"step", step}, {"ratio", ratio}};
+    ok = dump_holds(d, err) &&
+         safetensors_write(path, d->tensor, d->tensors, notes, d->several ? 2 : 4, err);
+    free(regime);
+    free(message);
+    return ok;
 }
 
 bool dump_holds(const struct dump *d, struct error *err)

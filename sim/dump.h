@@ -48,6 +48,15 @@ struct workers;
 struct dump *dump_create(const struct config *c);
 void dump_destroy(struct dump *d);
 
+/* One that keeps all steps until they are written as one file: for `gradpress compress`.  `several`:
+ * names begin with "step-N.".  There are no parameters in it; messages go to c->dump, unless that
+ * is "". */
+struct dump *dump_gather(const struct config *c, bool several);
+bool dump_write(struct dump *d, const struct workers *w, const char *path, struct error *err);
+
+/* Makes the folder of messages, if they are wanted. */
+bool dump_message_folder(const struct config *c, struct error *err);
+
 /* Makes the folder, if need be, and tries whether a step of a model of so many bytes has room. */
 bool dump_folder(const struct config *c, size_t weights_bytes, struct error *err);
 

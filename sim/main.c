@@ -14,6 +14,7 @@
 #include "results/query.h"
 #include "sim/bench.h"
 #include "sim/bytes.h"
+#include "sim/compress.h"
 #include "sim/config.h"
 #include "sim/device.h"
 #include "sim/eval.h"
@@ -292,6 +293,36 @@ static void weigh_help(FILE *out)
     config_help(out);
 }
 
+static int compress_file(int argc, char **argv)
+{
+    struct config *c = allocate(1, sizeof(*c));
+    struct error err;
+    bool wrong = false;
+    int code = DONE;
+
+    if (!config_parse_compress(c, argc, argv, &wrong, &err))
+        code = wrong ? misuse("compress", err.text) : fault(&err);
+    else if (!compress(c, stdout, &err))
+        code = fault(&err);
+    config_free(c);
+    free(c);
+    return code;
+}
+
+static void compress_help(FILE *out)
+{
+    fputs("SPEC is what train --compressor takes.  IN is a safetensors file, or several.  A\n"
+          "tensor NAME of shape [workers][...] is a step's gradient, step-N.NAME that of step\n"
+          "N; one that is a vector beside the workers is sent whole unless --compress-all.  A\n"
+          "file of train --dump has grad.k.NAME of worker k, and is a step.  square.NAME, for\n"
+          "variance, is the sum over micro-batches of the square of what each adds to NAME;\n"
+          "variance:micro=1 does without.\n\n"
+          "OUT has the names of a file of train --dump.  Momentum is 0.9 unless told.  The\n"
+          "bytes are those of 'gradpress bytes', the mean of all steps.\n\n",
+          out);
+    config_help_compress(out);
+}
+
 static int unknown_argument(const char *word)
 {
     static const char *const names[] = {"--db", "--where", "--json"};
@@ -480,6 +511,8 @@ static const struct command commands[] = {
      measure, bench_help},
     {"bytes", "MODEL [flags]", "what a step's messages would weigh, by every rule", weigh,
      weigh_help},
+    {"compress", "SPEC IN [flags]", "what a method makes of gradients in a file", compress_file,
+     compress_help},
     {"runs", "[flags]", "the runs in a database, the newest last", show_runs, runs_help},
     {"list", "TABLE", "models, compressors, quantisers, memories, optimizers, datasets or regimes",
      list, list_help},

@@ -37,14 +37,13 @@ static bool refuse(const struct plan *plan, const struct config *c, size_t fixed
     return false;
 }
 
-static bool refuse_evaluation(const struct plan *plan, struct error *err)
+static bool refuse_other(const struct plan *plan, const char *what, const char *less,
+                         struct error *err)
 {
     char *needed = size_text(plan->bytes), *available = size_text(plan->available);
 
-    fail(err,
-         "the evaluation needs %s of the device's memory, and %s are free; a smaller "
-         "evaluate.batch might fit",
-         needed, available);
+    fail(err, "%s %s of the device's memory, and %s are free; %s might fit", what, needed,
+         available, less);
     free(needed);
     free(available);
     return false;
@@ -86,14 +85,20 @@ static uint32_t group_size(const struct config *c, uint32_t groups)
     return (c->nodes + groups - 1) / groups;
 }
 
+static size_t available_on(struct device *dev)
+{
+    size_t available = device_memory_free(dev);
+
+    return available > SPARED ? available - SPARED : 0;
+}
+
 /* What is there to evaluate; fills and places *parameters. */
 static void begin(struct plan *plan, struct device *dev, const struct config *c,
                   const struct network *network, struct parameters *parameters, size_t data_bytes)
 {
     struct shape eval = {1, c->evaluate.batch, c->evaluate.bptt};
-    size_t available = device_memory_free(dev);
 
-    *plan = (struct plan){.available = available > SPARED ? available - SPARED : 0};
+    *plan = (struct plan){.available = available_on(dev)};
     plan->part.evaluation = graph_measure(dev, parameters, network, eval, false);
     graph_place(parameters, c->compress_all);
     plan->part.parameters = 2 * parameters->length * sizeof(float);
@@ -105,7 +110,19 @@ bool plan_evaluation(struct plan *plan, struct device *dev, const struct config 
                      size_t data_bytes, struct error *err)
 {
     begin(plan, dev, c, network, parameters, data_bytes);
-    return fits(plan) || refuse_evaluation(plan, err);
+    return fits(plan) ||
+           refuse_other(plan, "the evaluation needs", "a smaller evaluate.batch", err);
+}
+
+bool plan_given(struct plan *plan, struct device *dev, const struct config *c,
+                struct parameters *parameters, struct error *err)
+{
+    *plan = (struct plan){.group = c->nodes, .streams = 1, .available = available_on(dev)};
+    plan->part.parameters = 3 * parameters->length * sizeof(float); /* and the sum */
+    plan->part.workers = workers_bytes(c, parameters);
+    plan->part.lane = workers_lane_bytes(dev, c, NULL, parameters, plan->group);
+    return fits(plan) || refuse_other(plan, "compressing all workers' gradients at once needs",
+                                      "fewer tensors", err);
 }
 
 bool plan_make(struct plan *plan, struct device *dev, const struct config *c,

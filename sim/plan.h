@@ -37,4 +37,8 @@ bool plan_evaluation(struct plan *plan, struct device *dev, const struct config 
                      const struct network *network, struct parameters *parameters,
                      size_t data_bytes, struct error *err);
 
+/* The same for given gradients of all workers at once; *parameters are placed. */
+bool plan_given(struct plan *plan, struct device *dev, const struct config *c,
+                struct parameters *parameters, struct error *err);
+
 #endif

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <sha2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -341,6 +342,18 @@ bool safetensors_read(const struct safetensors *s, const struct safetensors_entr
         for (size_t i = 0; i < now; i++)
             to[done++] = convert(entry->type, chunk + i * bytes);
     }
+    return true;
+}
+
+bool safetensors_read_finite(const struct safetensors *s, const struct safetensors_entry *entry,
+                             float *to, struct error *err)
+{
+    if (!safetensors_read(s, entry, to, err))
+        return false;
+    for (size_t i = 0; i < entry->n; i++)
+        if (!isfinite(to[i]))
+            return fail(err, "%s: tensor '%s': value %zu is %s, not a finite number", s->path,
+                        entry->name, i, isnan(to[i]) ? "NaN" : "infinite");
     return true;
 }
 

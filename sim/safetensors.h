@@ -47,6 +47,10 @@ const char *safetensors_metadata(const struct safetensors *s, const char *name);
 bool safetensors_read(const struct safetensors *s, const struct safetensors_entry *entry, float *to,
                       struct error *err);
 
+/* The same; NaN and infinity are a fault. */
+bool safetensors_read_finite(const struct safetensors *s, const struct safetensors_entry *entry,
+                             float *to, struct error *err);
+
 /* SHA-256 of the whole file, in hexadecimal. */
 bool safetensors_hash(const struct safetensors *s, char sha256[65], struct error *err);
 

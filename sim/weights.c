@@ -3,7 +3,6 @@
 #include "sim/graph.h"
 #include "sim/safetensors.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,17 +12,6 @@ static bool is_of_model(const struct parameters *parameters, const char *name)
         if (strcmp(parameters->item[i].name, name) == 0)
             return true;
     return false;
-}
-
-/* With any other every loss is none, and what began it would be forgotten. */
-static bool are_finite(const struct safetensors *s, const struct parameter *p, const float *x,
-                       struct error *err)
-{
-    for (size_t i = 0; i < p->n; i++)
-        if (!isfinite(x[i]))
-            return fail(err, "%s: tensor '%s': value %zu is %s, not a finite number", s->path,
-                        p->name, i, isnan(x[i]) ? "NaN" : "infinite");
-    return true;
 }
 
 static bool load_tensor(const struct safetensors *s, const struct parameter *p, float *to,
@@ -40,7 +28,8 @@ static bool load_tensor(const struct safetensors *s, const struct parameter *p, 
     if (strcmp(found, wanted) != 0)
         return fail(err, "%s: tensor '%s' is of shape %s, in the model of shape %s", s->path,
                     p->name, found, wanted);
-    return safetensors_read(s, entry, to, err) && are_finite(s, p, to, err);
+    /* With any other every loss is none, and what began it would be forgotten. */
+    return safetensors_read_finite(s, entry, to, err);
 }
 
 static bool no_others(const struct safetensors *s, const struct parameters *parameters,

@@ -202,10 +202,12 @@ static void lane_create(struct workers *w, struct lane *lane, const struct netwo
     struct shape most = lane_shape(c, &w->method, w->group);
     struct call call = call_of(w);
 
-    graph_create(&lane->graph, w->dev, w->parameters, network, most, true);
+    if (network != NULL)
+        graph_create(&lane->graph, w->dev, w->parameters, network, most, true);
     lane->slab = device_alloc(w->dev, slab);
     if (method_micro(&w->method) > 1) {
-        lane->micro = device_alloc(w->dev, method_micro(&w->method) * slab);
+        if (network != NULL)
+            lane->micro = device_alloc(w->dev, method_micro(&w->method) * slab);
         lane->square = device_alloc(w->dev, slab);
     }
     if (scales(c))
@@ -341,13 +343,13 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
 {
     struct method method = workers_method(c);
     struct shape most = lane_shape(c, &method, group);
+    uint32_t micro = method_micro(&method) > 1 ? method_micro(&method) : 0;
+    size_t slabs = (scales(c) ? 2 : 1) + (micro > 0) + (network != NULL ? micro : 0);
     struct workers w;
-    size_t slabs =
-        (scales(c) ? 2 : 1) + (method_micro(&method) > 1 ? method_micro(&method) + 1 : 0);
     struct lane_bytes bytes;
     struct call call;
 
-    bytes.activations = graph_measure(dev, parameters, network, most, true);
+    bytes.activations = network != NULL ? graph_measure(dev, parameters, network, most, true) : 0;
     workers_describe(&w, c, parameters);
     w.dev = dev;
     call = call_of(&w);
@@ -469,6 +471,18 @@ void workers_gradients(struct workers *w, struct lane *lane, const struct stream
                                  .steps = shape.steps},
                  lane->graph.token, lane->graph.target);
     run_graph(w, lane, first, shape, column);
+}
+
+void workers_take(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers,
+                  const float *grad, const float *square)
+{
+    size_t bytes = workers * w->all.length * sizeof(float);
+
+    enter(w, lane, first, workers);
+    device_scratch_reset(w->dev);
+    device_upload(w->dev, lane->slab, grad, bytes);
+    if (lane->square != NULL)
+        device_upload(w->dev, lane->square, square, bytes);
 }
 
 /* The threshold for the gradient of a worker, undivided. */

@@ -92,6 +92,7 @@ uint32_t workers_columns(const struct config *c);
 /* Losses in a step of all workers: one for each worker, column and time. */
 size_t workers_rows(const struct config *c);
 
+/* network: NULL where gradients come from elsewhere, and nothing is trained. */
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
                     const struct network *network, struct parameters *parameters, uint32_t group,
                     uint32_t lanes);
@@ -148,6 +149,11 @@ void workers_update(struct workers *w, struct lane *lane);
 
 /* What a parameter server, if there is one, sends everybody of the sum [P] of all messages. */
 void workers_reply(struct workers *w, const float *sum);
+
+/* In place of workers_gradients(): those of a group [workers][P] from the host, and where a method
+ * tells micro-batches apart the sums of their squares. */
+void workers_take(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers,
+                  const float *grad, const float *square);
 
 /* Packs the lane's messages and unpacks them again: a fault tells where the bytes are not those that
  * were counted, or do not say what was sent.  Waits; for --verify-wire. */

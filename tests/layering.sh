@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # pattern that fits counts.
 levels=(
     'sim/base.* sim/version.h results/schema.h'
-    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.*'
+    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/gradients.* sim/progress.* data/text.* data/dataset.*'
     'sim/device.* sim/device_*.* data/stream.*'
     'sim/optimizer_rule.* compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
@@ -22,7 +22,7 @@ levels=(
     'sim/train.*'
     'results/*.*'
     'sim/rows.*'
-    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.*'
+    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.* sim/compress.*'
     'sim/main.c'
     'tests/*.*'
 )

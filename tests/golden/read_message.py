@@ -192,7 +192,7 @@ def read_step(path):
 def check(path, meta, tensors):
     """The number of a message's tensors that are not what was sent."""
     worker = re.search(r"worker-(\d+)\.message$", path).group(1)
-    sizes = {n[len("params.") :]: t[0] for n, t in tensors.items() if n.startswith("params.")}
+    sizes = {n[len("grad.0.") :]: t[0] for n, t in tensors.items() if n.startswith("grad.0.")}
     wrong = 0
     with open(path, "rb") as file:
         data = file.read()
