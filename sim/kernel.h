@@ -109,6 +109,7 @@ struct tile_kernel {
 #define KERNEL_BLOCK 256
 #define TILE_SLOTS (TILE / TILE_LANES)
 #define EACH_SLOT(s) _Pragma("unroll") for (uint32_t s = 0; s < TILE_SLOTS; s++)
+#define KERNEL_UNROLL _Pragma("unroll")
 
 KERNEL_FN uint32_t tile_element(const struct tile *t, uint32_t s)
 {
@@ -269,6 +270,7 @@ KERNEL_FN float bits_float(uint32_t x)
 #define KERNEL_FN static inline __attribute__((always_inline))
 #define TILE_SLOTS TILE
 #define EACH_SLOT(s) for (uint32_t s = 0; s < TILE_SLOTS; s++)
+#define KERNEL_UNROLL _Pragma("GCC unroll 16")
 
 /* Below so many elements a thread costs more to wake than it saves. */
 #define KERNEL_PARALLEL_FROM 16384
