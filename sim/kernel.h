@@ -295,10 +295,13 @@ KERNEL_FN double tile_sum(const double v[TILE_SLOTS])
             sum += v[s + l];
         lane[l] = sum;
     }
-    for (uint32_t w = TILE_LANES / 2; w > 0; w /= 2)
-        for (uint32_t l = 0; l < w; l++)
-            lane[l] += lane[l + w];
-    return lane[0];
+    for (uint32_t l = 0; l < 16; l++)
+        lane[l] += lane[l + 16];
+    for (uint32_t l = 0; l < 8; l++)
+        lane[l] += lane[l + 8];
+    for (uint32_t l = 0; l < 4; l++)
+        lane[l] += lane[l + 4];
+    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
 }
 
 KERNEL_FN uint32_t tile_count(const uint32_t v[TILE_SLOTS])
