@@ -514,6 +514,18 @@ KERNEL_FN size_t tile_at(const struct tile *t, uint32_t s)
     return t->at + tile_element(t, s);
 }
 
+/* Whose element it is: of one lane, that of its slot. */
+KERNEL_FN bool tile_owns(const struct tile *t, uint32_t element)
+{
+#ifdef __CUDACC__
+    return element % TILE_LANES == t->lane;
+#else
+    (void)t;
+    (void)element;
+    return true;
+#endif
+}
+
 /* Not the padding behind the tensor: counts and minima ask, sums needn't (it is zero). */
 KERNEL_FN bool tile_live(const struct tile *t, uint32_t s)
 {
