@@ -96,7 +96,7 @@ TILE_KERNEL(qsgd_code)
         uint32_t level = (uint32_t)(int32_t)held;
 
         level += (level < most) & (draw[s] < held - (float)(int32_t)level);
-        code[s] = (level > 0) & (x[s] < 0) ? level | sign : level;
+        code[s] = ((level > 0) & (x[s] < 0)) ? level | sign : level;
     }
     entries_write(&a->e, t, code);
 }

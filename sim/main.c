@@ -278,7 +278,7 @@ static void bench_help(FILE *out)
         "--workers,\n"
         "--group (4) and so on make it another size, --compressor SPEC measures one alone.  It "
         "wants "
-        "5 GB.\n\n",
+        "6 GB.\n\n",
         out);
     config_help(out);
 }
