@@ -77,7 +77,7 @@ KERNEL_FN uint32_t float_bfloat(float x)
 KERNEL_FN float level_float(const struct code_form *form, uint32_t code, float scalar)
 {
     uint32_t sign = 1u << (form->bits - 1);
-    float size = scalar * ((float)(code & (sign - 1)) / (float)form->levels);
+    float size = scalar * ((float)(int32_t)(code & (sign - 1)) / (float)form->levels);
 
     return code & sign ? -size : size;
 }
@@ -115,7 +115,7 @@ KERNEL_FN size_t code_bucket(const struct code_form *form, size_t tile, size_t i
 
 #ifdef __CUDACC__
 
-/* A tile's codes into its 8 bits words. */
+/* A tile's codes into its 8 bits words; and back. */
 KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], uint32_t bits,
                          uint32_t *words)
 {
@@ -131,14 +131,25 @@ KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], 
     }
 }
 
-#else
-
-KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], uint32_t bits,
-                         uint32_t *words)
+KERNEL_FN void tile_unpack(const struct tile *t, const uint32_t *words, uint32_t bits,
+                           uint32_t code[TILE_SLOTS])
 {
     uint32_t in_word = 32 / bits;
 
-    (void)t;
+    EACH_SLOT (s) {
+        uint32_t e = tile_element(t, s);
+
+        code[s] = words[e / in_word] >> (e % in_word * bits) & ((1u << bits) - 1);
+    }
+}
+
+#else
+
+/* The loops of the next two vectorise because they are compiled for each width by itself. */
+KERNEL_FN void words_pack(const uint32_t *code, uint32_t bits, uint32_t *words)
+{
+    uint32_t in_word = 32 / bits;
+
     for (uint32_t w = 0; w < TILE / in_word; w++) {
         uint32_t word = 0;
 
@@ -148,20 +159,60 @@ KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], 
     }
 }
 
-#endif
+KERNEL_FN void words_unpack(const uint32_t *words, uint32_t bits, uint32_t *code)
+{
+    uint32_t in_word = 32 / bits;
+
+    for (uint32_t w = 0; w < TILE / in_word; w++)
+        for (uint32_t i = 0; i < in_word; i++)
+            code[w * in_word + i] = words[w] >> (i * bits) & ((1u << bits) - 1);
+}
+
+KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], uint32_t bits,
+                         uint32_t *words)
+{
+    (void)t;
+    switch (bits) {
+    case 1:
+        words_pack(code, 1, words);
+        break;
+    case 2:
+        words_pack(code, 2, words);
+        break;
+    case 4:
+        words_pack(code, 4, words);
+        break;
+    case 8:
+        words_pack(code, 8, words);
+        break;
+    default:
+        words_pack(code, 16, words);
+    }
+}
 
 KERNEL_FN void tile_unpack(const struct tile *t, const uint32_t *words, uint32_t bits,
                            uint32_t code[TILE_SLOTS])
 {
-    uint32_t in_word = 32 / bits;
-    uint32_t mask = bits == 32 ? 0xffffffffu : (1u << bits) - 1;
-
-    EACH_SLOT (s) {
-        uint32_t e = tile_element(t, s);
-
-        code[s] = words[e / in_word] >> (e % in_word * bits) & mask;
+    (void)t;
+    switch (bits) {
+    case 1:
+        words_unpack(words, 1, code);
+        break;
+    case 2:
+        words_unpack(words, 2, code);
+        break;
+    case 4:
+        words_unpack(words, 4, code);
+        break;
+    case 8:
+        words_unpack(words, 8, code);
+        break;
+    default:
+        words_unpack(words, 16, code);
     }
 }
+
+#endif
 
 /* The values of a tile, of the sender that the tile's worker is.  Past the last entry they mean
  * nothing. */

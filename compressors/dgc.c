@@ -76,12 +76,11 @@ TILE_KERNEL(dgc_sample)
     uint32_t first = start >= begin ? start - begin : start + stride - begin;
     float *sample = a->sample + t->worker * a->length + t->place;
 
-    EACH_SLOT (s) {
-        uint32_t e = tile_element(t, s);
-        bool sampled = e >= first && (e - first) % stride == 0;
-
-        sample[e] = sampled ? a->x[tile_at(t, s)] : 0;
-    }
+    EACH_SLOT (s)
+        sample[tile_element(t, s)] = 0;
+    for (uint32_t e = first; e < TILE; e += stride)
+        if (tile_owns(t, e))
+            sample[e] = a->x[t->at + e];
 }
 
 /* Of a tensor of a worker: whether its threshold stands, or is that of an exact selection. */

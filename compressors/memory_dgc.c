@@ -19,25 +19,36 @@ struct memory_dgc_accumulate {
     float *v;
 };
 
+KERNEL_FN float accumulated(const struct memory_dgc_accumulate *a, const struct tile *t, uint32_t s)
+{
+    return memory_gradient(a->scale[t->worker], a->grad[tile_at(t, s)], a->step, a->params,
+                           t->place + tile_element(t, s));
+}
+
 TILE_KERNEL(memory_dgc_accumulate)
 {
-    float scale = a->scale[t->worker];
     float m = a->step->momentum;
-    bool nesterov = a->step->nesterov != 0;
 
-    EACH_SLOT (s) {
-        size_t i = tile_at(t, s);
-        float g =
-            memory_gradient(scale, a->grad[i], a->step, a->params, t->place + tile_element(t, s));
-        float u;
+    if (!a->u) {
+        EACH_SLOT (s)
+            a->v[tile_at(t, s)] += accumulated(a, t, s);
+    } else if (a->step->nesterov) {
+        EACH_SLOT (s) {
+            size_t i = tile_at(t, s);
+            float g = accumulated(a, t, s);
+            float u = exact_fade(m * (a->u[i] + g));
 
-        if (!a->u) {
-            a->v[i] += g;
-            continue;
+            a->u[i] = u;
+            a->v[i] = a->v[i] + u + g;
         }
-        u = exact_fade(nesterov ? m * (a->u[i] + g) : m * a->u[i] + g);
-        a->u[i] = u;
-        a->v[i] = nesterov ? a->v[i] + u + g : a->v[i] + u;
+    } else {
+        EACH_SLOT (s) {
+            size_t i = tile_at(t, s);
+            float u = exact_fade(m * a->u[i] + accumulated(a, t, s));
+
+            a->u[i] = u;
+            a->v[i] += u;
+        }
     }
 }
 

@@ -83,6 +83,8 @@ TILE_KERNEL(qsgd_code)
     float draw[TILE_SLOTS];
     float norm = *entries_scalar(&a->e, t);
     float levels = (float)a->e.form.levels;
+    uint32_t most = a->e.form.levels;
+    uint32_t sign = 1u << (a->e.form.bits - 1);
 
     entries_read(&a->e, t, x);
     tile_uniform(t, a->step->seed, RNG_COMPRESSOR, a->first_worker + t->worker,
@@ -91,10 +93,10 @@ TILE_KERNEL(qsgd_code)
         float size = x[s] < 0 ? -x[s] : x[s];
         float r = norm > 0 ? size / norm * levels : 0;
         float held = r < levels ? r : levels; /* a sum that is not finite, too */
-        uint32_t level = (uint32_t)held;
+        uint32_t level = (uint32_t)(int32_t)held;
 
-        level += level < a->e.form.levels && draw[s] < held - (float)level;
-        code[s] = level > 0 && x[s] < 0 ? level | 1u << (a->e.form.bits - 1) : level;
+        level += (level < most) & (draw[s] < held - (float)(int32_t)level);
+        code[s] = ((level > 0) & (x[s] < 0)) ? level | sign : level;
     }
     entries_write(&a->e, t, code);
 }

@@ -31,10 +31,11 @@ TILE_KERNEL(entries_measure)
     double v[TILE_SLOTS];
     uint32_t size[TILE_SLOTS];
     float x[TILE_SLOTS];
+    uint32_t live = entries_live(&a->e, t);
 
     entries_read(&a->e, t, x);
     EACH_SLOT (s)
-        v[s] = entry_live(&a->e, t, s) ? (double)x[s] - first : 0;
+        v[s] = tile_element(t, s) < live ? (double)x[s] - first : 0;
     tile_put(t, a->sum, tile_sum(v));
     EACH_SLOT (s)
         v[s] *= v[s];

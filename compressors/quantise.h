@@ -20,9 +20,13 @@ struct entries {
     float *scalar;  /* [senders][tiles] */
 };
 
-KERNEL_FN bool entry_live(const struct entries *e, const struct tile *t, uint32_t s)
+/* How many of a tile there are, the first ones. */
+KERNEL_FN uint32_t entries_live(const struct entries *e, const struct tile *t)
 {
-    return tile_live(t, s) && (!e->count || t->begin + tile_element(t, s) < e->count[t->scalar]);
+    size_t count = e->count ? e->count[t->scalar] : t->begin + TILE;
+    size_t left = count > t->begin ? count - t->begin : 0;
+
+    return left < t->live ? (uint32_t)left : t->live;
 }
 
 /* How many of a tensor there are. */
@@ -35,9 +39,14 @@ KERNEL_FN uint32_t entry_count(const struct entries *e, const uint32_t *n, size_
 /* Of a tile, with zeros where there is no entry. */
 KERNEL_FN void entries_read(const struct entries *e, const struct tile *t, float x[TILE_SLOTS])
 {
-    values_read(&e->from, t, x);
-    EACH_SLOT (s)
-        x[s] = entry_live(e, t, s) ? x[s] : 0;
+    const float *value = e->from.value + t->worker * e->from.stride + t->place;
+    uint32_t live = entries_live(e, t);
+
+    EACH_SLOT (s) {
+        float own = value[tile_element(t, s)];
+
+        x[s] = tile_element(t, s) < live ? own : 0;
+    }
 }
 
 /* The tile's codes; of places without an entry it is 0 whatever code says. */
@@ -45,9 +54,10 @@ KERNEL_FN void entries_write(const struct entries *e, const struct tile *t,
                              uint32_t code[TILE_SLOTS])
 {
     size_t tile = t->worker * e->from.tiles + t->place / TILE;
+    uint32_t live = entries_live(e, t);
 
     EACH_SLOT (s)
-        code[s] = entry_live(e, t, s) ? code[s] : 0;
+        code[s] = tile_element(t, s) < live ? code[s] : 0;
     tile_pack(t, code, e->form.bits, e->code + tile * 8 * e->form.bits);
 }
 

@@ -15,6 +15,51 @@ KERNEL_FN void cut_read(const struct sparse_cut *c, const struct tile *t, const 
     }
 }
 
+/* Where entries of a tile go, one behind the other. */
+struct sparse_to {
+    uint32_t *index;
+    float *value;
+};
+
+#ifdef __CUDACC__
+
+/* Those for which chosen[] is 1. */
+KERNEL_FN void take_chosen(const struct tile *t, const uint32_t chosen[TILE_SLOTS], const float *x,
+                           struct sparse_to to)
+{
+    uint32_t rank[TILE_SLOTS];
+
+    tile_rank(t, chosen, rank);
+    EACH_SLOT (s) {
+        if (chosen[s]) {
+            to.index[rank[s]] = (uint32_t)(t->begin + tile_element(t, s));
+            to.value[rank[s]] = x[tile_at(t, s)];
+        }
+    }
+}
+
+#else
+
+/* Those for which chosen[] is 1.  They are few: from bit to bit. */
+KERNEL_FN void take_chosen(const struct tile *t, const uint32_t chosen[TILE_SLOTS], const float *x,
+                           struct sparse_to to)
+{
+    uint32_t bits[TILE / 32];
+    size_t rank = 0;
+
+    tile_pack(t, chosen, 1, bits);
+    for (uint32_t w = 0; w < TILE / 32; w++) {
+        for (uint32_t left = bits[w]; left != 0; left &= left - 1) {
+            uint32_t s = w * 32 + (uint32_t)__builtin_ctz(left);
+
+            to.index[rank] = (uint32_t)t->begin + s;
+            to.value[rank++] = x[tile_at(t, s)];
+        }
+    }
+}
+
+#endif
+
 struct sparse_count {
     const float *x;
     struct sparse_cut cut;
@@ -68,16 +113,14 @@ TILE_KERNEL(sparse_compact)
     if (above_after == above_before && (equal_after == equal_before || equal_before >= most))
         return;
     cut_read(&a->cut, t, a->x, above, equal);
-    tile_rank(t, equal, rank);
-    EACH_SLOT (s)
-        above[s] |= equal[s] & (equal_before + rank[s] < most);
-    tile_rank(t, above, rank);
-    EACH_SLOT (s) {
-        if (above[s]) {
-            a->index[to + rank[s]] = (uint32_t)(t->begin + tile_element(t, s));
-            a->value[to + rank[s]] = a->x[tile_at(t, s)];
-        }
+    if (equal_after > most) {
+        tile_rank(t, equal, rank);
+        EACH_SLOT (s)
+            equal[s] &= equal_before + rank[s] < most;
     }
+    EACH_SLOT (s)
+        above[s] |= equal[s];
+    take_chosen(t, above, a->x, (struct sparse_to){a->index + to, a->value + to});
 }
 
 struct sparse_take {
@@ -95,7 +138,6 @@ struct sparse_take {
 TILE_KERNEL(sparse_take)
 {
     uint32_t chosen[TILE_SLOTS];
-    uint32_t rank[TILE_SLOTS];
     uint32_t own = a->chosen.count[t->result];
     size_t first = t->result - t->begin / TILE; /* of the tensor's tiles */
     uint32_t before = a->scan[t->result] - a->scan[first];
@@ -106,13 +148,7 @@ TILE_KERNEL(sparse_take)
     if (own == 0)
         return;
     tile_unpack(t, chosen_bits(&a->chosen, t), 1, chosen);
-    tile_rank(t, chosen, rank);
-    EACH_SLOT (s) {
-        if (chosen[s]) {
-            a->index[to + rank[s]] = (uint32_t)(t->begin + tile_element(t, s));
-            a->value[to + rank[s]] = a->x[tile_at(t, s)];
-        }
-    }
+    take_chosen(t, chosen, a->x, (struct sparse_to){a->index + to, a->value + to});
 }
 
 struct sparse_take_same {

@@ -318,11 +318,13 @@ static struct pick pick_of(const struct selection *s, size_t pair)
     };
 }
 
-/* A size that a few more than keep of n exceed: a quantile of a sample, four deviations down. */
+/* A size that a few more than keep of n exceed: a quantile of a sample, four deviations down.  About
+ * 32 of the sample are enough for that. */
 static uint32_t sample_bound(const struct pick *p)
 {
-    enum { LEAST = 4096, MOST = 65536 };
-    size_t size = p->n / 100 < LEAST ? LEAST : p->n / 100 > MOST ? MOST : p->n / 100;
+    enum { LEAST = 4096, MOST = 65536, ABOVE = 32 };
+    size_t share = p->n / p->keep * ABOVE < p->n / 100 ? p->n / p->keep * ABOVE : p->n / 100;
+    size_t size = share < LEAST ? LEAST : share > MOST ? MOST : share;
     double expected = (double)p->keep / (double)p->n * (double)size;
     size_t rank = (size_t)(expected + 4 * sqrt(expected) + 4);
     uint32_t sample[MOST];
@@ -388,11 +390,12 @@ static size_t gather_parallel(const struct pick *p, uint32_t bound, uint32_t *ou
     return count;
 }
 
+/* *threshold is at first the sample's bound. */
 static void pick_threshold(const struct pick *p, bool parallel, uint32_t *key, uint32_t *threshold,
                            uint32_t *ties)
 {
     size_t tiles = (p->n + TILE - 1) / TILE;
-    uint32_t bound = sample_bound(p);
+    uint32_t bound = *threshold;
     size_t count = parallel ? gather_parallel(p, bound, key) : gather(p, 0, tiles, bound, key);
     size_t above = 0;
 
@@ -422,6 +425,7 @@ static void cpu_select(struct device *dev, const struct selection *s)
         struct pick p = pick_of(s, pair);
         uint32_t *key = cpu->key + (size_t)omp_get_thread_num() * (SELECT_SMALL + 1);
 
+        s->threshold[pair] = sample_bound(&p);
         if (p.n <= SELECT_SMALL)
             pick_threshold(&p, false, key, &s->threshold[pair], &s->ties[pair]);
     }

@@ -109,6 +109,7 @@ struct tile_kernel {
 #define KERNEL_BLOCK 256
 #define TILE_SLOTS (TILE / TILE_LANES)
 #define EACH_SLOT(s) _Pragma("unroll") for (uint32_t s = 0; s < TILE_SLOTS; s++)
+#define KERNEL_UNROLL _Pragma("unroll")
 
 KERNEL_FN uint32_t tile_element(const struct tile *t, uint32_t s)
 {
@@ -264,9 +265,12 @@ KERNEL_FN float bits_float(uint32_t x)
 #include <math.h>
 #include <string.h>
 
-#define KERNEL_FN static inline
+/* Left to itself the compiler calls large bodies, and then knows neither what they point to nor that
+ * it stays: their loops don't vectorise. */
+#define KERNEL_FN static inline __attribute__((always_inline))
 #define TILE_SLOTS TILE
 #define EACH_SLOT(s) for (uint32_t s = 0; s < TILE_SLOTS; s++)
+#define KERNEL_UNROLL _Pragma("GCC unroll 16")
 
 /* Below so many elements a thread costs more to wake than it saves. */
 #define KERNEL_PARALLEL_FROM 16384
@@ -284,15 +288,20 @@ KERNEL_FN double tile_sum(const double v[TILE_SLOTS])
 {
     double lane[TILE_LANES];
 
-    for (uint32_t l = 0; l < TILE_LANES; l++)
-        lane[l] = v[l];
-    for (uint32_t s = TILE_LANES; s < TILE; s += TILE_LANES)
-        for (uint32_t l = 0; l < TILE_LANES; l++)
-            lane[l] += v[s + l];
-    for (uint32_t w = TILE_LANES / 2; w > 0; w /= 2)
-        for (uint32_t l = 0; l < w; l++)
-            lane[l] += lane[l + w];
-    return lane[0];
+    for (uint32_t l = 0; l < TILE_LANES; l++) {
+        double sum = v[l];
+
+        for (uint32_t s = TILE_LANES; s < TILE; s += TILE_LANES)
+            sum += v[s + l];
+        lane[l] = sum;
+    }
+    for (uint32_t l = 0; l < 16; l++)
+        lane[l] += lane[l + 16];
+    for (uint32_t l = 0; l < 8; l++)
+        lane[l] += lane[l + 8];
+    for (uint32_t l = 0; l < 4; l++)
+        lane[l] += lane[l + 4];
+    return (lane[0] + lane[2]) + (lane[1] + lane[3]);
 }
 
 KERNEL_FN uint32_t tile_count(const uint32_t v[TILE_SLOTS])
@@ -381,7 +390,7 @@ KERNEL_FN float bits_float(uint32_t x)
     {                                                                                              \
         const struct name a = *(const struct name *)args;                                          \
                                                                                                    \
-        _Pragma("omp parallel for simd schedule(static) if (parallel : n >= KERNEL_PARALLEL_FROM)") \
+        _Pragma("omp parallel for simd schedule(static) firstprivate(a) if (parallel : n >= KERNEL_PARALLEL_FROM)") \
         for (size_t i = 0; i < n; i++)                                                             \
             name##_at(&a, i);                                                                      \
     }                                                                                              \
@@ -395,7 +404,7 @@ KERNEL_FN float bits_float(uint32_t x)
         const struct name a = *(const struct name *)args;                                          \
         size_t blocks = (columns + KERNEL_COLUMNS - 1) / KERNEL_COLUMNS;                           \
                                                                                                    \
-        _Pragma("omp parallel for collapse(2) schedule(static) if (rows * columns >= KERNEL_PARALLEL_FROM)") \
+        _Pragma("omp parallel for collapse(2) schedule(static) firstprivate(a) if (rows * columns >= KERNEL_PARALLEL_FROM)") \
         for (size_t row = 0; row < rows; row++) {                                                  \
             for (size_t block = 0; block < blocks; block++) {                                      \
                 size_t end = (block + 1) * KERNEL_COLUMNS;                                         \
@@ -417,7 +426,7 @@ KERNEL_FN float bits_float(uint32_t x)
         const struct name a = *(const struct name *)args;                                          \
         size_t n = (size_t)workers * l->count;                                                     \
                                                                                                    \
-        _Pragma("omp parallel for schedule(static) if (n * TILE >= KERNEL_PARALLEL_FROM)")         \
+        _Pragma("omp parallel for schedule(static) firstprivate(a) if (n * TILE >= KERNEL_PARALLEL_FROM)") \
         for (size_t i = 0; i < n; i++) {                                                           \
             struct tile t = tile_of(l, (uint32_t)(i / l->count), (uint32_t)(i % l->count));        \
                                                                                                    \
@@ -503,6 +512,18 @@ KERNEL_FN struct tile tile_of(const struct tiles *l, uint32_t worker, uint32_t i
 KERNEL_FN size_t tile_at(const struct tile *t, uint32_t s)
 {
     return t->at + tile_element(t, s);
+}
+
+/* Whose element it is: of one lane, that of its slot. */
+KERNEL_FN bool tile_owns(const struct tile *t, uint32_t element)
+{
+#ifdef __CUDACC__
+    return element % TILE_LANES == t->lane;
+#else
+    (void)t;
+    (void)element;
+    return true;
+#endif
 }
 
 /* Not the padding behind the tensor: counts and minima ask, sums needn't (it is zero). */

@@ -25,33 +25,39 @@ struct rng_block {
     uint32_t word[4];
 };
 
+/* Ten rounds, all in line, so that a loop over blocks vectorises; in words of 64 bits, for that is what
+ * the products have. */
 KERNEL_FN struct rng_block rng_block(uint64_t seed, uint32_t use, uint32_t a, uint32_t b,
                                      uint32_t c, uint32_t d)
 {
-    struct rng_block x = {{a, b, c, d}};
+    uint64_t x0 = a, x1 = b, x2 = c, x3 = d;
     uint32_t k0 = (uint32_t)seed;
     uint32_t k1 = (uint32_t)(seed >> 32) ^ (use << 24);
+    struct rng_block out;
 
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * x.word[0];
-        uint64_t p1 = (uint64_t)0xCD9E8D57u * x.word[2];
-        uint32_t y0 = (uint32_t)(p1 >> 32) ^ x.word[1] ^ k0;
-        uint32_t y2 = (uint32_t)(p0 >> 32) ^ x.word[3] ^ k1;
+    KERNEL_UNROLL for (uint32_t round = 0; round < 10; round++)
+    {
+        uint64_t p0 = 0xD2511F53u * x0;
+        uint64_t p1 = 0xCD9E8D57u * x2;
 
-        x.word[0] = y0;
-        x.word[1] = (uint32_t)p1;
-        x.word[2] = y2;
-        x.word[3] = (uint32_t)p0;
+        x0 = p1 >> 32 ^ x1 ^ k0;
+        x1 = (uint32_t)p1;
+        x2 = p0 >> 32 ^ x3 ^ k1;
+        x3 = (uint32_t)p0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return x;
+    out.word[0] = (uint32_t)x0;
+    out.word[1] = (uint32_t)x1;
+    out.word[2] = (uint32_t)x2;
+    out.word[3] = (uint32_t)x3;
+    return out;
 }
 
 /* Uniform on [0, 1), a multiple of 2^-24. */
 KERNEL_FN float rng_uniform(uint32_t word)
 {
-    return (float)(word >> 8) * 5.9604644775390625e-8f;
+    return (float)(int32_t)(word >> 8) * 5.9604644775390625e-8f;
 }
 
 /* A word for every entry of a tile, by tensor, place in it, worker and number (of the step): entry e
@@ -74,13 +80,15 @@ KERNEL_FN void tile_random(const struct tile *t, uint64_t seed, uint32_t use, ui
 KERNEL_FN void tile_random(const struct tile *t, uint64_t seed, uint32_t use, uint32_t worker,
                            uint32_t number, uint32_t out[TILE_SLOTS])
 {
-    struct rng_block block[TILE / 4];
+    for (uint32_t i = 0; i < TILE / 4; i++) {
+        struct rng_block block =
+            rng_block(seed, use, (uint32_t)(t->begin / 4) + i, worker, t->tensor, number);
 
-    for (uint32_t i = 0; i < TILE / 4; i++)
-        block[i] = rng_block(seed, use, (uint32_t)(t->begin / 4) + i, worker, t->tensor, number);
-    for (uint32_t word = 0; word < 4; word++)
-        for (uint32_t i = 0; i < TILE / 4; i++)
-            out[word * (TILE / 4) + i] = block[i].word[word];
+        out[i] = block.word[0];
+        out[TILE / 4 + i] = block.word[1];
+        out[2 * (TILE / 4) + i] = block.word[2];
+        out[3 * (TILE / 4) + i] = block.word[3];
+    }
 }
 
 #endif

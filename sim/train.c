@@ -77,8 +77,7 @@ static float lr_change(struct train *t, double lr)
     return (float)change;
 }
 
-/* Fills the block of what changes from step to step; returns the step's tokens. */
-static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
+uint64_t train_post(struct train *t, uint32_t epoch, uint64_t step)
 {
     const struct config *c = t->config;
     const struct phase *phase = config_phase(c, epoch);
@@ -113,15 +112,17 @@ static uint64_t post_step(struct train *t, uint32_t epoch, uint64_t step)
     return rows * c->node_batch;
 }
 
-static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t group)
+static uint32_t lane_of(const struct workers *w, uint32_t first)
+{
+    return first / w->group % w->lanes;
+}
+
+void train_send(struct train *t, struct lane *lane)
 {
     struct workers *w = &t->workers;
-    uint32_t at = first / w->group % w->lanes;
-    struct lane *lane = &w->lane[at];
-    struct shape shape = {group, t->config->node_batch, segment_steps(t, step, first)};
+    uint32_t first = lane->group.call.first;
+    uint32_t at = lane_of(w, first);
 
-    device_stream(w->dev, at);
-    workers_gradients(w, lane, &t->data, first, shape);
     device_stage(w->dev, STAGE_COMPENSATE);
     workers_clip(w, lane);
     workers_compensate(w, lane);
@@ -141,6 +142,17 @@ static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t 
     workers_update(w, lane);
     measure_left(&t->measure, w, lane);
     dump_kept(t->dump, w, lane);
+}
+
+static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t group)
+{
+    struct workers *w = &t->workers;
+    uint32_t at = lane_of(w, first);
+    struct shape shape = {group, t->config->node_batch, segment_steps(t, step, first)};
+
+    device_stream(w->dev, at);
+    workers_gradients(w, &w->lane[at], &t->data, first, shape);
+    train_send(t, &w->lane[at]);
 }
 
 /* Steps of one shape have the same launches. */
@@ -165,6 +177,7 @@ static void run_step(struct train *t, uint64_t step)
     }
     device_stream(w->dev, 0);
     device_await(w->dev, (w->count - 1) / w->group % w->lanes);
+    device_stage(w->dev, STAGE_EXCHANGE);
     exchange_finish(w, t->optimizer.sum);
     if (t->config->verify_wire && t->wire_holds)
         t->wire_holds = workers_verify_reply(w, &t->wire_fault);
@@ -185,7 +198,7 @@ static bool last_but_one(const struct train *t, uint64_t step)
 
 uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step)
 {
-    uint64_t tokens = post_step(t, epoch, step);
+    uint64_t tokens = train_post(t, epoch, step);
 
     if (step == 0)
         workers_begin_epoch(&t->workers);

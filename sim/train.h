@@ -59,6 +59,12 @@ void train_prepare(struct train *t);
 /* One update; returns the tokens in it.  Only launches. */
 uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step);
 
+/* Parts of a step, for whoever has other gradients in mind than the network's.  Fills the block of what
+ * changes from step to step, and returns the step's tokens; and what becomes of the gradients of a
+ * group that workers_enter() has put into a lane, up to what its memory keeps. */
+uint64_t train_post(struct train *t, uint32_t epoch, uint64_t step);
+void train_send(struct train *t, struct lane *lane);
+
 /* Mean loss over the predicted tokens of a part, with the given parameters; *scored is how many. */
 double train_evaluate(struct train *t, enum text_part part, const float *params, uint64_t *scored);
 

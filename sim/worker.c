@@ -396,8 +396,7 @@ void workers_begin_epoch(struct workers *w)
     device_clear(w->dev, w->state, w->state_samples * w->lane[0].graph.state * sizeof(float));
 }
 
-/* A group of workers takes a lane. */
-static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers)
+void workers_enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers)
 {
     const struct config *c = w->config;
 
@@ -418,6 +417,7 @@ static void enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t
         lane->group.slab[i] = w->memory_slab[i] + first * w->all.length;
     for (uint32_t i = 0; i < method_slabs(&w->method); i++)
         lane->group.call.own[i] = w->own_slab[i] + first * w->all.length;
+    device_scratch_reset(w->dev);
 }
 
 /* Forward and backward of the group; with micro-batches, each of those is a worker there. */
@@ -455,8 +455,7 @@ void workers_gradients(struct workers *w, struct lane *lane, const struct stream
     uint32_t column = segments ? 0 : first * shape.samples;
     uint64_t position = segments ? (uint64_t)first * c->data.bptt : 0;
 
-    enter(w, lane, first, shape.workers);
-    device_scratch_reset(w->dev);
+    workers_enter(w, lane, first, shape.workers);
     if (shape.steps == 0) {
         device_clear(w->dev, lane->slab, shape.workers * w->all.length * sizeof(float));
         if (lane->square != NULL)
@@ -478,7 +477,7 @@ void workers_take(struct workers *w, struct lane *lane, uint32_t first, uint32_t
 {
     size_t bytes = workers * w->all.length * sizeof(float);
 
-    enter(w, lane, first, workers);
+    workers_enter(w, lane, first, workers);
     device_scratch_reset(w->dev);
     device_upload(w->dev, lane->slab, grad, bytes);
     if (lane->square != NULL)

@@ -138,8 +138,10 @@ void step_block_post(const struct step_block *b, const struct workers *w);
 /* Zero recurrent state: at the beginning of an epoch. */
 void workers_begin_epoch(struct workers *w);
 
-/* A group's part of a step, in the order in which it happens: workers first ... first +
- * shape.workers - 1.  Workers without samples in this step (shape.steps 0) have zero gradients. */
+/* A group, workers first ... first + workers - 1, takes a lane; and its part of a step, in the order in
+ * which it happens, which begins with that.  Workers without samples in this step (shape.steps 0) have
+ * zero gradients. */
+void workers_enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers);
 void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
                        uint32_t first, struct shape shape);
 void workers_clip(struct workers *w, struct lane *lane);

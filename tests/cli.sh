@@ -140,6 +140,24 @@ fact "the machine is measured" measured 1 "j ->> '\$.machine.flop_per_second' > 
     j ->> '\$.machine.copy_bytes_per_second' > 1e8 and j ->> '\$.pass.seconds' > 0"
 gradpress "${bench[@]}"
 fact "as a table too" out_has '^compensate .* passes$'
+small=(bench compressors --hidden 8 --layers 1 --vocabulary 100 --workers 3 --group 2 --steps 1)
+gradpress "${small[@]}" --json
+fact "bench compressors ends with 0" ends_with 0
+for method in $("$program" list compressors | grep -oE '^[a-z0-9-]+') \
+    $("$program" list quantisers | grep -oE '^[a-z0-9-]+'); do
+    fact "it has a row for $method" measured 1 "(select count(*) from json_each(j, '\$.methods')
+        where value ->> 'method' in ('$method', '$method:ratio=0.001'))"
+done
+fact "and for methods of both" measured 1 "(select count(*) > 3 from json_each(j, '\$.methods')
+    where value ->> 'method' like '%+%')"
+fact "all take time, which is that of their stages" measured 1 "(select min(value ->> 'bytes_per_second') > 0
+    and max(abs((select sum(value) from json_each(m.value, '\$.passes') where key <> 'sum') -
+    (m.value ->> '\$.passes.sum'))) < 1e-6 from json_each(j, '\$.methods') as m)"
+gradpress "${small[@]}" --compressor topk:ratio=0.5
+fact "one alone, as a table" out_has '^topk:ratio=0.5 +residual +([0-9.]+ +){5}[0-9.]+$'
+fact "and no other" lines out 4
+says 2 "no such flag '--stpes'" bench compressors --stpes 3
+says 1 "there are .*topk" bench compressors --compressor dcg
 says 2 "--steps: 'abc' is not a whole number from 1" bench tiny.json --steps abc
 says 2 "--vocabulary: '0' is not" bench tiny.json --vocabulary 0
 says 2 "--steps: '' is not" bench tiny.json --steps
