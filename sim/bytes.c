@@ -33,8 +33,9 @@ static const struct parameter *parameter_at(const struct weighed *s, uint32_t i)
 static void build(struct weighed *s)
 {
     struct device none = {.ops = &cpu_device};
-    struct network network = {model_find(s->c->model.name), s->c->model.value,
-                              s->options.vocabulary};
+    struct network network = {.model = model_find(s->c->model.name),
+                              .values = s->c->model.value,
+                              .classes = s->options.vocabulary};
     struct workers *w = &s->workers;
     size_t n[PARAMETERS_MOST];
 

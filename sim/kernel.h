@@ -1,5 +1,5 @@
 /*
- * kernel.h -- one kernel body, two devices, in three forms.
+ * kernel.h -- one kernel body, two devices, in four forms.
  *
  * KERNEL is a map: a struct of arguments, a, and a statement for every element i.
  *
@@ -15,6 +15,10 @@
  *     ROW_KERNEL(add_bias) { a->out[row * a->columns + column] += a->bias[column]; }
  *
  *     LAUNCH_ROWS(dev, add_bias, rows, columns, .bias = b, .out = y, .columns = columns);
+ *
+ * SUM_KERNEL is a ROW_KERNEL whose elements are each a sum over many others: threads are worth
+ * waking for a few of them, and on a GPU neighbours are those of the next row too where rows are
+ * short.  Launched by LAUNCH_SUMS.
  *
  * TILE_KERNEL is a statement for every tile, t, of 256 elements of one tensor of one worker.
  * Values of a tile live in arrays of TILE_SLOTS; EACH_SLOT(s) visits them, and tile_at(t, s) is
@@ -88,6 +92,13 @@ struct kernel {
 };
 
 struct row_kernel {
+    const char *name;
+    size_t args_bytes;
+    void (*cpu)(const void *args, size_t rows, size_t columns);
+    void *cuda;
+};
+
+struct sum_kernel {
     const char *name;
     size_t args_bytes;
     void (*cpu)(const void *args, size_t rows, size_t columns);
@@ -239,6 +250,22 @@ KERNEL_FN float bits_float(uint32_t x)
     }                                                                                              \
     KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column)
 
+#define SUM_KERNEL(name)                                                                           \
+    KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column);                     \
+    static __global__ void name##_grid(const struct name a, size_t rows, size_t columns)           \
+    {                                                                                              \
+        size_t i = blockIdx.x * (size_t)KERNEL_BLOCK + threadIdx.x;                                \
+                                                                                                   \
+        for (; i < rows * columns; i += (size_t)gridDim.x * KERNEL_BLOCK)                          \
+            name##_at(&a, i / columns, i % columns);                                               \
+    }                                                                                              \
+    extern "C" void name##_cuda(const void *args, size_t rows, size_t columns, unsigned blocks,    \
+                                cudaStream_t stream)                                               \
+    {                                                                                              \
+        name##_grid<<<blocks, KERNEL_BLOCK, 0, stream>>>(*(const struct name *)args, rows, columns); \
+    }                                                                                              \
+    KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column)
+
 #define TILE_KERNEL(name)                                                                          \
     KERNEL_FN void name##_at(const struct name *a, const struct tile *t);                          \
     static __global__ void name##_grid(const struct name a, const struct tiles l)                  \
@@ -273,6 +300,10 @@ KERNEL_FN float bits_float(uint32_t x)
 
 /* Of a row, what a thread does at a time: few rows are shared out too. */
 #define KERNEL_COLUMNS 1024
+
+/* The same of sums. */
+#define KERNEL_SUMS_FROM 32
+#define KERNEL_SUMS      16
 
 KERNEL_FN uint32_t tile_element(const struct tile *t, uint32_t s)
 {
@@ -388,26 +419,30 @@ KERNEL_FN float bits_float(uint32_t x)
     static struct kernel name##_kernel = {#name, sizeof(struct name), name##_cpu, NULL};           \
     KERNEL_FN void name##_at(const struct name *a, size_t i)
 
-#define ROW_KERNEL(name)                                                                           \
+#define ROW_KERNEL(name) KERNEL_OF_ROWS(name, row_kernel, KERNEL_PARALLEL_FROM, KERNEL_COLUMNS)
+#define SUM_KERNEL(name) KERNEL_OF_ROWS(name, sum_kernel, KERNEL_SUMS_FROM, KERNEL_SUMS)
+
+#define KERNEL_PRAGMA(...) _Pragma(#__VA_ARGS__)
+#define KERNEL_OF_ROWS(name, form, parallel_from, together)                                        \
     KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column);                     \
     static void name##_cpu(const void *args, size_t rows, size_t columns)                          \
     {                                                                                              \
         const struct name a = *(const struct name *)args;                                          \
-        size_t blocks = (columns + KERNEL_COLUMNS - 1) / KERNEL_COLUMNS;                           \
+        size_t blocks = (columns + (together) - 1) / (together);                                   \
                                                                                                    \
-        _Pragma("omp parallel for collapse(2) schedule(static) if (rows * columns >= KERNEL_PARALLEL_FROM)") \
+        KERNEL_PRAGMA(omp parallel for collapse(2) schedule(static) if (rows * columns >= (parallel_from))) \
         for (size_t row = 0; row < rows; row++) {                                                  \
             for (size_t block = 0; block < blocks; block++) {                                      \
-                size_t end = (block + 1) * KERNEL_COLUMNS;                                         \
+                size_t end = (block + 1) * (together);                                             \
                                                                                                    \
                 end = end < columns ? end : columns;                                               \
                 _Pragma("omp simd")                                                                \
-                for (size_t column = block * KERNEL_COLUMNS; column < end; column++)               \
+                for (size_t column = block * (together); column < end; column++)                   \
                     name##_at(&a, row, column);                                                    \
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
-    static struct row_kernel name##_kernel = {#name, sizeof(struct name), name##_cpu, NULL};       \
+    static struct form name##_kernel = {#name, sizeof(struct name), name##_cpu, NULL};             \
     KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column)
 
 #define TILE_KERNEL(name)                                                                          \
@@ -445,6 +480,15 @@ KERNEL_FN float bits_float(uint32_t x)
         memset(&args_, 0, sizeof(args_));                            \
         KERNEL_ASSIGN(__VA_ARGS__)                                   \
         device_run_rows((dev), &name##_kernel, (rows), (columns), &args_); \
+    } while (0)
+
+#define LAUNCH_SUMS(dev, name, rows, columns, ...)                   \
+    do {                                                             \
+        struct name args_;                                           \
+                                                                     \
+        memset(&args_, 0, sizeof(args_));                            \
+        KERNEL_ASSIGN(__VA_ARGS__)                                   \
+        device_run_sums((dev), &name##_kernel, (rows), (columns), &args_); \
     } while (0)
 
 #define LAUNCH_TILES(dev, name, tiles, workers, ...)                 \

@@ -228,8 +228,9 @@ void train_next_lr(struct train *t, uint32_t epoch, bool improved)
 
 static struct network network_of(const struct train *t)
 {
-    return (struct network){model_find(t->config->model.name), t->config->model.value,
-                            t->text.words};
+    return (struct network){.model = model_find(t->config->model.name),
+                            .values = t->config->model.value,
+                            .classes = t->text.words};
 }
 
 /* Of the parts from first to last. */

@@ -31,7 +31,7 @@ doors=(
     '<sqlite3\.h>             results/store.c results/query.c tests/test_store.c'
     '<(cjson/)?cJSON\.h>      sim/tree.c'
     '<(cu[a-z_]*|cub/.*|nv.*)\.(h|cuh|hpp)>   sim/device_cuda.cu'
-    '<.*dnnl.*>               sim/device_cpu.c'
+    '<.*dnnl.*>               sim/device_cpu_convolve.c sim/device_cpu.c'
     '"results/[a-z_]*\.h"     sim/run.* sim/rows.* sim/main.c results/* tests/*'
     '"tests/.*"               tests/*'
 )
