@@ -11,7 +11,7 @@
 #ifndef SIM_CONFIG_H
 #define SIM_CONFIG_H
 
-#include "data/text.h"
+#include "data/source.h"
 #include "sim/base.h"
 
 #include <stdio.h>
@@ -42,7 +42,6 @@ enum lr_rule { LR_CONSTANT, LR_LINEAR, LR_ANNEAL, LR_DECAY };
 enum clip_mode { CLIP_NONE, CLIP_LOCAL, CLIP_LOCAL_SQRT_K, CLIP_GLOBAL, CLIP_REFERENCE };
 
 enum decay_at { DECAY_AGGREGATE, DECAY_LOCAL };
-enum sharding { SHARD_COLUMNS, SHARD_SEGMENTS };
 
 /* Of indices, by the numbers that messages name them with: sim/WIRE.md. */
 enum encoding {
@@ -75,6 +74,8 @@ struct config {
         char path[1024];             /* "" unless given */
         uint32_t bptt, min_count;
         enum sharding sharding;
+        uint32_t holdout;
+        struct augment augment;
     } data;
     struct {
         uint32_t batch, bptt;
@@ -112,6 +113,7 @@ struct config {
     } warmup;
     uint32_t dense_every; /* steps of the run that this divides send all entries; 0: none */
     enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
+    uint32_t keep;                 /* of norms' statistics: see worker.c */
     bool compress_all;             /* tensors of one dimension too */
     enum encoding encoding;
     char init_sha256[65]; /* of the file of initial weights; "": drawn from the seed */

@@ -946,6 +946,7 @@ static bool cuda_peeked(struct device *dev, void *to, size_t bytes)
 static const struct device_ops cuda_device = {
     .name = "cuda",
     .chunk_bytes = (size_t)256 << 20,
+    .stacked = 0,
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,

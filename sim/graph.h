@@ -22,6 +22,7 @@
 #ifndef SIM_GRAPH_H
 #define SIM_GRAPH_H
 
+#include "data/images.h"
 #include "sim/device.h"
 
 struct model;
@@ -30,11 +31,6 @@ struct step;
 /* samples are of one worker; steps is the length of a sequence. */
 struct shape {
     uint32_t workers, samples, steps;
-};
-
-/* Of an image; all 0 of a text. */
-struct image_size {
-    uint32_t height, width, channels;
 };
 
 /* What is to be built: a model with its settings, for so many classes (words). */

@@ -10,8 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # pattern that fits counts.
 levels=(
     'sim/base.* sim/version.h results/schema.h'
-    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.*'
-    'sim/device.* sim/device_*.* data/stream.*'
+    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.* data/images.h data/images_read.c'
+    'sim/device.* sim/device_*.* data/stream.* data/images.c data/source*.*'
     'compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire*.* sim/weights.*'
@@ -32,6 +32,7 @@ doors=(
     '<(cjson/)?cJSON\.h>      sim/tree.c'
     '<(cu[a-z_]*|cub/.*|nv.*)\.(h|cuh|hpp)>   sim/device_cuda.cu'
     '<.*dnnl.*>               sim/device_cpu_convolve.c sim/device_cpu.c'
+    '<zlib\.h>                data/images_read.c'
     '"results/[a-z_]*\.h"     sim/run.* sim/rows.* sim/main.c results/* tests/*'
     '"tests/.*"               tests/*'
 )
@@ -41,6 +42,8 @@ modest=(
     'results/*     sim/base.h results/*'
     'data/text.*   sim/base.h sim/rng.h data/*'
     'data/dataset.*  sim/base.h data/*'
+    'data/images*  sim/base.h sim/kernel.h sim/rng.h sim/step.h sim/device.h data/*'
+    'data/source*  sim/base.h sim/device.h data/*'
     'data/stream.* sim/base.h sim/kernel.h sim/step.h sim/device.h data/*'
 )
 

@@ -266,7 +266,7 @@ static void a_fresh_file_has_the_tables(void **state)
                   "select group_concat(name) from (select name from sqlite_master"
                   " where type in ('table', 'view') and name not like 'sqlite_%' order by name)",
                   "epochs,runs,settings,steps,summary,tensors,tests");
-    assert_answer(path, "pragma user_version", "1");
+    assert_answer(path, "pragma user_version", "2");
     assert_answer(path, "pragma application_id", "1735549284");
     assert_answer(path, "pragma journal_mode", "wal");
     free(path);
@@ -296,7 +296,7 @@ static void a_newer_version_is_refused(void **state)
     char *path = path_of(__func__);
 
     store_close(open_store(path));
-    run_raw(path, "pragma user_version = 2");
+    run_raw(path, "pragma user_version = 3");
     assert_refused(path, "newer gradpress");
     free(path);
 }
