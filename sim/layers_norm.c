@@ -8,8 +8,8 @@
  * worker's first one, so that a mean far from zero costs no digits.  A worker's factors lie widened
  * to a line of its image, so that what is done to every element is a plain loop over lines.
  *
- * Backward turns the gradient of y into that of the sum within relu(), in place: it is that of beside
- * too.
+ * Where something stands beside, backward turns the gradient of y into that within relu(), in place:
+ * it is that of beside too.
  */
 #include "sim/kernel.h"
 
@@ -119,17 +119,23 @@ ROW_KERNEL(norm_apply)
     a->y[i] = y;
 }
 
-struct norm_grad_sums {
+struct norm_slice {
     const float *x, *y;
-    const float *more; /* to be added to the gradient, or NULL */
-    float *grad;       /* of y in; of what is within relu() out */
-    const float *mean; /* [workers][channels] */
+    const float *more, *grad; /* of y: their sum */
+    const float *mean;        /* [workers][channels] */
     size_t pixels, channels, slices;
     float *sum, *product; /* [workers][slices][channels] */
-    uint32_t relu;
 };
 
-SUM_KERNEL(norm_grad_sums)
+/* x where y is above 0, else 0; without a branch, in which gcc would not find a vector. */
+KERNEL_FN float where_above_0(float x, float y)
+{
+    return bits_float(float_bits(x) & (0 - (uint32_t)(y > 0)));
+}
+
+/* relu and more are constants where it is called: a loop with a question in it is not vectorised. */
+KERNEL_FN void sum_slice(const struct norm_slice *a, size_t row, size_t column, bool relu,
+                         bool more)
 {
     size_t worker = row / a->slices;
     size_t begin = row % a->slices * SLICE;
@@ -143,17 +149,51 @@ SUM_KERNEL(norm_grad_sums)
         size_t i = at + p * a->channels;
         float grad = a->grad[i];
 
-        if (a->more)
+        if (more)
             grad += a->more[i];
-        if (a->relu)
-            grad = a->y[i] > 0 ? grad : 0;
-        if (a->more || a->relu)
-            a->grad[i] = grad;
+        if (relu)
+            grad = where_above_0(grad, a->y[i]);
         sum += grad;
         product += grad * (a->x[i] - mean);
     }
     a->sum[row * a->channels + column] = sum;
     a->product[row * a->channels + column] = product;
+}
+
+struct norm_sum {
+    struct norm_slice of;
+};
+
+SUM_KERNEL(norm_sum)
+{
+    sum_slice(&a->of, row, column, false, false);
+}
+
+struct norm_sum_relu {
+    struct norm_slice of;
+};
+
+SUM_KERNEL(norm_sum_relu)
+{
+    sum_slice(&a->of, row, column, true, false);
+}
+
+struct norm_sum_more {
+    struct norm_slice of;
+};
+
+SUM_KERNEL(norm_sum_more)
+{
+    sum_slice(&a->of, row, column, false, true);
+}
+
+struct norm_sum_relu_more {
+    struct norm_slice of;
+};
+
+SUM_KERNEL(norm_sum_relu_more)
+{
+    sum_slice(&a->of, row, column, true, true);
 }
 
 /* The gradient of x is scale (grad - shift - center (x - mean)). */
@@ -191,6 +231,8 @@ SUM_KERNEL(norm_grad_finish)
 
 struct norm_grad {
     const float *x, *grad;
+    const float *y, *more; /* NULL: without relu(); nothing to add */
+    float *inner;          /* the gradient within relu(), or NULL */
     float *x_grad;
     size_t lines, columns;
     const float *center, *scale, *shift;
@@ -200,8 +242,15 @@ ROW_KERNEL(norm_grad)
 {
     size_t i = row * a->columns + column;
     size_t f = row / a->lines * a->columns + column;
+    float grad = a->grad[i];
 
-    a->x_grad[i] = a->scale[f] * (a->grad[i] - a->shift[f] - a->center[f] * a->x[i]);
+    if (a->more)
+        grad += a->more[i];
+    if (a->y)
+        grad = a->y[i] > 0 ? grad : 0;
+    if (a->inner)
+        a->inner[i] = grad;
+    a->x_grad[i] = a->scale[f] * (grad - a->shift[f] - a->center[f] * a->x[i]);
 }
 
 #ifndef __CUDACC__
@@ -276,25 +325,46 @@ static void norm_forward(struct graph *g, struct node *x, const struct pass *p)
                 .shift = to.shift, .relu = x->relu);
 }
 
+static void sum_slices(struct graph *g, const struct node *x, const struct extent *e)
+{
+    struct norm_slice of = {.x = x->in->out,
+                            .y = x->out,
+                            .more = x->more,
+                            .grad = x->grad,
+                            .mean = factors_of(g, x).mean,
+                            .pixels = e->pixels,
+                            .channels = e->channels,
+                            .slices = e->slices,
+                            .sum = x->extra[SUMS],
+                            .product = second_sums(g, x)};
+    size_t rows = e->workers * e->slices;
+
+    if (x->relu && x->more != NULL)
+        LAUNCH_SUMS(g->dev, norm_sum_relu_more, rows, e->channels, .of = of);
+    else if (x->relu)
+        LAUNCH_SUMS(g->dev, norm_sum_relu, rows, e->channels, .of = of);
+    else if (x->more != NULL)
+        LAUNCH_SUMS(g->dev, norm_sum_more, rows, e->channels, .of = of);
+    else
+        LAUNCH_SUMS(g->dev, norm_sum, rows, e->channels, .of = of);
+}
+
 static void norm_backward(struct graph *g, struct node *x, const struct pass *p)
 {
     struct extent e = extent_of(x, p);
     struct norm_factors to = factors_of(g, x);
 
-    LAUNCH_SUMS(g->dev, norm_grad_sums, e.workers * e.slices, e.channels, .x = x->in->out,
-                .y = x->out, .more = x->more, .grad = x->grad, .mean = to.mean, .pixels = e.pixels,
-                .channels = e.channels, .slices = e.slices, .sum = x->extra[SUMS],
-                .product = second_sums(g, x), .relu = x->relu);
+    sum_slices(g, x, &e);
     LAUNCH_SUMS(g->dev, norm_grad_finish, e.workers, e.channels, .sum = x->extra[SUMS],
                 .product = second_sums(g, x), .pixels = e.pixels, .channels = e.channels,
                 .slices = e.slices, .width = e.width, .stride = p->stride,
                 .gamma = p->params + at_of(g, x, GAMMA), .gamma_grad = p->slab + at_of(g, x, GAMMA),
                 .beta_grad = p->slab + at_of(g, x, BETA), .to = to);
-    if (x->in_grad != NULL)
-        LAUNCH_ROWS(g->dev, norm_grad, e.workers * e.lines, e.width * e.channels, .x = x->in->out,
-                    .grad = x->grad, .x_grad = x->in_grad, .lines = e.lines,
-                    .columns = e.width * e.channels, .center = to.center, .scale = to.scale,
-                    .shift = to.shift);
+    LAUNCH_ROWS(g->dev, norm_grad, e.workers * e.lines, e.width * e.channels, .x = x->in->out,
+                .grad = x->grad, .y = x->relu ? x->out : NULL, .more = x->more,
+                .inner = x->beside != NULL ? x->grad : NULL, .x_grad = x->in_grad, .lines = e.lines,
+                .columns = e.width * e.channels, .center = to.center, .scale = to.scale,
+                .shift = to.shift);
 }
 
 static const struct op norm_op = {"batch_norm", norm_forward, norm_backward, true};
@@ -323,6 +393,7 @@ struct node *graph_batch_norm(struct graph *g, struct node *x, const char *name,
     size_t channels = (size_t)g->most.workers * x->features;
     size_t pixels = (size_t)g->most.samples * x->height * x->width;
 
+    CHECK(x->op->backward != NULL && "a norm of the images themselves");
     y->relu = relu;
     y->in_grad = graph_read(g, x);
     add_parameters(g, y, name);
