@@ -89,7 +89,7 @@ static uint32_t weight_of(struct graph *g, const struct node *x, const char *nam
 {
     size_t image[] = {features, x->height, x->width, x->features};
     size_t matrix[] = {features, x->features};
-    bool is_image = x->height > 0;
+    bool is_image = x->height * x->width > 1;
     uint32_t i = graph_parameter(g, name, bound, is_image ? 4 : 2, is_image ? image : matrix);
 
     g->parameters->item[i].flat = is_image;
