@@ -17,7 +17,7 @@
 enum { DEPTH, PROJECTION };
 
 static const struct setting settings[] = {
-    [DEPTH] = {"depth", 20, 8, 1202, "layers: 6 n + 2; of others the remainder is left out", WHOLE},
+    [DEPTH] = {"depth", 20, 8, 164, "layers: 6 n + 2; of others the remainder is left out", WHOLE},
     [PROJECTION] = {"projection", 1, 0, 1,
                     "shortcuts with weights where the shape changes (type B)", SWITCH},
     {0},

@@ -676,7 +676,7 @@ static bool check_images(const struct config *c, const struct tree *regime, stru
                             "a model of %s, as the data set '%s' is", images ? "texts" : "images",
                             c->data.name);
     if (images && c->lr_rule.rule == LR_ANNEAL && c->data.holdout == 0)
-        return config_wrong(tree_get(regime, "lr_rule"), "lr_rule", err,
+        return config_wrong(tree_get(tree_get(regime, "lr_rule"), "name"), "lr_rule", err,
                             "a rule for data without a validation part; data.holdout makes one");
     return true;
 }

@@ -16,8 +16,8 @@ static bool is_batch_count(const struct parameters *parameters, const char *name
     for (uint32_t i = 0; i < parameters->keeps && length > end; i++) {
         const char *known = parameters->kept[i].name;
 
-        if (strcmp(name + length - end, counted) == 0 &&
-            strncmp(known, name, length - end) == 0 && strcmp(known + length - end, kept) == 0)
+        if (strcmp(name + length - end, counted) == 0 && strncmp(known, name, length - end) == 0 &&
+            strcmp(known + length - end, kept) == 0)
             return true;
     }
     return false;
@@ -207,11 +207,11 @@ bool weights_save(const struct parameters *parameters, const char *path, const f
     for (uint32_t i = 0; i < parameters->keeps; i++) {
         const struct kept *kept = &parameters->kept[i];
 
-        tensors[count + i] = (struct safetensors_tensor){
-            .name = kept->name,
-            .dims = 1,
-            .dim = {kept->n},
-            .value = params + parameters->length + kept->at};
+        tensors[count + i] =
+            (struct safetensors_tensor){.name = kept->name,
+                                        .dims = 1,
+                                        .dim = {kept->n},
+                                        .value = params + parameters->length + kept->at};
     }
     ok = safetensors_write(path, tensors, all, metadata, notes, err);
     free(values);
