@@ -155,7 +155,7 @@ void images_measure(struct images *images)
 {
     const struct image_part *train = &images->part[TEXT_TRAIN];
     size_t channels = images->size.channels, bytes = train->count * images_bytes(images);
-    double n = (double)(bytes / channels);
+    double n = (double)bytes / (double)channels;
 
     for (size_t c = 0; c < channels; c++) {
         uint64_t sum = 0, square = 0;

@@ -120,11 +120,12 @@ static bool read_idx(struct content *c, const char *folder, const char *part, co
         return fail(err, "%s: holds no %s-%s-idx%d-ubyte", folder, part, what, dims);
     if (!read_content(c, path, err))
         return false;
+    CHECK(c->byte != NULL);
     if (c->count < header || big_endian(c->byte) != 0x0800u + (uint32_t)dims)
         return fail(err, "%s: not an idx file of bytes with %d dimension%s", path, dims,
                     dims > 1 ? "s" : "");
     for (int d = 0; d < dims; d++) {
-        uint32_t size = big_endian(c->byte + 4 + 4 * d);
+        uint32_t size = big_endian(c->byte + 4 + 4 * (size_t)d);
 
         if (size > 0 && n > ((size_t)1 << 40) / size)
             return fail(err, "%s: says that it holds more than a terabyte", path);

@@ -20,12 +20,11 @@
 
 enum direction { FORWARD, DATA, WEIGHTS };
 
-/* What a primitive is for. */
+/* What a primitive is for: all of one type, so that two are compared as bytes. */
 struct purpose {
-    enum direction direction;
-    int threads;
-    size_t images;
-    uint32_t height, width, channels, filters, kernel, stride, pad, groups, bias;
+    dnnl_dim_t direction, threads, images;
+    dnnl_dim_t height, width, channels, y_height, y_width, filters;
+    dnnl_dim_t kernel, stride, pad, groups, bias;
 };
 
 struct compiled {
@@ -87,10 +86,8 @@ struct described {
 
 static void describe(struct described *d, const struct purpose *p)
 {
-    dnnl_dim_t height = convolved(p->height, p->kernel, p->stride, p->pad);
-    dnnl_dim_t width = convolved(p->width, p->kernel, p->stride, p->pad);
-    dnnl_dims_t x = {(dnnl_dim_t)p->images, p->channels, p->height, p->width};
-    dnnl_dims_t y = {(dnnl_dim_t)p->images, p->filters, height, width};
+    dnnl_dims_t x = {p->images, p->channels, p->height, p->width};
+    dnnl_dims_t y = {p->images, p->filters, p->y_height, p->y_width};
     dnnl_dims_t bias = {p->filters};
     dnnl_dims_t grouped = {p->groups, p->filters / p->groups, p->channels / p->groups, p->kernel,
                            p->kernel};
@@ -196,21 +193,23 @@ static struct compiled *compile(struct convolver *all, const struct purpose *p)
 static struct compiled *find(struct convolver *all, enum direction direction, size_t images,
                              const struct convolution *c)
 {
-    struct purpose p;
+    struct purpose p = {
+        .direction = direction,
+        .threads = omp_get_max_threads(),
+        .images = (dnnl_dim_t)images,
+        .height = c->height,
+        .width = c->width,
+        .channels = c->channels,
+        .y_height = convolved(c->height, c->kernel, c->stride, c->pad),
+        .y_width = convolved(c->width, c->kernel, c->stride, c->pad),
+        .filters = c->filters,
+        .kernel = c->kernel,
+        .stride = c->stride,
+        .pad = c->pad,
+        .groups = c->groups,
+        .bias = direction == FORWARD && c->bias != NULL,
+    };
 
-    memset(&p, 0, sizeof(p)); /* padding too: purposes are compared as bytes */
-    p.direction = direction;
-    p.threads = omp_get_max_threads();
-    p.images = images;
-    p.height = c->height;
-    p.width = c->width;
-    p.channels = c->channels;
-    p.filters = c->filters;
-    p.kernel = c->kernel;
-    p.stride = c->stride;
-    p.pad = c->pad;
-    p.groups = c->groups;
-    p.bias = direction == FORWARD && c->bias != NULL;
     for (struct compiled *known = all->first; known != NULL; known = known->next)
         if (memcmp(&known->purpose, &p, sizeof(p)) == 0)
             return known;
@@ -278,8 +277,7 @@ void convolver_weights(struct convolver *all, const struct convolution *c)
     dnnl_exec_arg_t args[] = {
         {DNNL_ARG_SRC, k->x}, {DNNL_ARG_DIFF_WEIGHTS, k->packed}, {DNNL_ARG_DIFF_DST, k->y}};
     size_t x = (size_t)c->height * c->width * c->channels * c->images;
-    size_t y = (size_t)convolved(c->height, c->kernel, c->stride, c->pad) *
-               convolved(c->width, c->kernel, c->stride, c->pad) * c->filters * c->images;
+    size_t y = (size_t)k->purpose.y_height * (size_t)k->purpose.y_width * c->filters * c->images;
 
     for (size_t w = 0; w < c->workers; w++) {
         put(k->x, c->x + w * x);

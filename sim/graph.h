@@ -195,9 +195,9 @@ void graph_initial(const struct parameters *parameters, uint64_t seed, float *pa
 void graph_transpose(struct device *dev, const struct parameters *parameters, const float *params,
                      float *transposed);
 
-/* Forward, and with p->slab backward: the slab's tensors are then the gradients of each worker's
+/* Forward, and with run->slab backward: the slab's tensors are then the gradients of each worker's
  * mean loss over its own samples.  Reads g->token and g->target. */
-void graph_run(struct graph *g, const struct pass *p);
+void graph_run(struct graph *g, const struct pass *run);
 
 /* Rows of a node for one sample; features of all rows of one step, or of an image. */
 uint32_t rows_of(const struct node *x, const struct pass *p);

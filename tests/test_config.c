@@ -1289,8 +1289,8 @@ static int enter_folder(void **state)
 
 static int leave_folder(void **state)
 {
-    static const char *const files[] = {"a.json", "b.json", "with.json", "table.json",
-                                        "again.json"};
+    static const char *const files[] = {"a.json",    "b.json",     "i.json",
+                                        "with.json", "table.json", "again.json"};
 
     config_free(&c);
     for (size_t i = 0; i < ARRAY_LENGTH(files); i++)

@@ -494,14 +494,12 @@ static void gradients_are_finite_differences(void **state)
 static void check_worker(struct net *all, uint32_t k, const float *slab, const float *statistics)
 {
     struct net *one = net_open((int)all->values[0], 1, all->shape.samples);
-    size_t kept = one->parameters.kept_length;
-    double loss[4], alone[1];
+    size_t kept = one->parameters.kept_length, samples = losses_of(one);
+    double loss[4] = {0}, alone[1] = {0};
     float *got, *own;
 
-    memcpy(one->pixels, all->pixels + k * one->shape.samples * IMAGE,
-           one->shape.samples * IMAGE * sizeof(float));
-    memcpy(one->target, all->target + k * one->shape.samples,
-           one->shape.samples * sizeof(uint32_t));
+    memcpy(one->pixels, all->pixels + k * samples * IMAGE, samples * IMAGE * sizeof(float));
+    memcpy(one->target, all->target + k * samples, samples * sizeof(uint32_t));
     run(one, true, NULL);
     got = download(one->slab, one->parameters.length);
     own = download(one->statistics, kept + 1);

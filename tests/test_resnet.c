@@ -58,7 +58,7 @@ static uint32_t number_of(const struct parameters *all, const char *name)
 static void write_weights(const struct parameters *all, const char *path)
 {
     struct safetensors_tensor tensors[PARAMETERS_MOST];
-    float *values[PARAMETERS_MOST];
+    float *values[PARAMETERS_MOST] = {NULL};
     struct error err;
 
     for (uint32_t i = 0; i < all->count + all->keeps; i++) {

@@ -14,7 +14,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#define SIDE 28
+#define SIDE   28
+#define PIXELS ((size_t)SIDE * SIDE)
 
 static const char *device = "cpu";
 static char folder[64];
@@ -59,7 +60,7 @@ static void write_file(const char *name, const void *bytes, size_t count, bool c
 /* Images whose byte i is i + 3 times their number, labels that are their number modulo 10. */
 static void write_idx(const char *images, const char *labels, uint32_t count, bool compressed)
 {
-    size_t bytes = (size_t)count * SIDE * SIDE;
+    size_t bytes = count * PIXELS;
     unsigned char *all = allocate(16 + bytes, 1), named[8 + 256];
 
     memcpy(
@@ -69,8 +70,8 @@ static void write_idx(const char *images, const char *labels, uint32_t count, bo
     memcpy(named, (unsigned char[]){0, 0, 8, 1, 0, 0, 0, (unsigned char)count}, 8);
     for (uint32_t n = 0; n < count; n++) {
         named[8 + n] = (unsigned char)(n % 10);
-        for (size_t i = 0; i < (size_t)SIDE * SIDE; i++)
-            all[16 + n * SIDE * SIDE + i] = (unsigned char)(i + 3 * n);
+        for (size_t i = 0; i < PIXELS; i++)
+            all[16 + n * PIXELS + i] = (unsigned char)(i + 3 * n);
     }
     write_file(images, all, 16 + bytes, compressed);
     write_file(labels, named, 8 + count, compressed);
@@ -122,9 +123,9 @@ static void idx_files_are_read_plain_and_compressed_whatever_their_names(void **
         assert_int_equal(images.part[TEXT_VALID].count, 0);
         assert_int_equal(images.part[TEXT_TEST].count, 7);
         assert_int_equal(images.part[TEXT_TRAIN].label[13], 3);
-        assert_int_equal(images.part[TEXT_TRAIN].pixel[2 * SIDE * SIDE + 5], 11);
+        assert_int_equal(images.part[TEXT_TRAIN].pixel[2 * PIXELS + 5], 11);
         assert_true(i == 0 || strcmp(sha256, images.sha256) == 0); /* of what is in them */
-        strcpy(sha256, images.sha256);
+        memcpy(sha256, images.sha256, sizeof(sha256));
         images_free(&images);
         assert_int_equal(remove_folder(NULL), 0);
     }
@@ -197,7 +198,7 @@ static void write_cifar(int first, int last, uint32_t records)
         for (uint32_t r = 0; r < records; r++) {
             all[(size_t)r * RECORD] = (unsigned char)((r + (uint32_t)file) % 10);
             for (size_t i = 1; i < RECORD; i++) /* a plane of ones, of twos, of threes */
-                all[(size_t)r * RECORD + i] = (unsigned char)((i + 1023) / 1024 + 10 * r);
+                all[(size_t)r * RECORD + i] = (unsigned char)((i + 1023) / 1024 + 10 * (size_t)r);
         }
         write_file(name, all, (size_t)records * RECORD, false);
         free(name);
@@ -490,7 +491,7 @@ static float wanted(const struct train *t, const struct rng_block *draw, uint32_
     double byte = t->data.how.augment.fill;
 
     if (from_y >= 0 && from_y < 16 && from_x >= 0 && from_x < 16)
-        byte = images->part[TEXT_TRAIN].pixel[image * 256 + from_y * 16 + from_x];
+        byte = images->part[TEXT_TRAIN].pixel[(size_t)image * 256 + (size_t)(from_y * 16 + from_x)];
     return (float)((byte / 255 - images->mean[0]) / images->deviation[0]);
 }
 
@@ -516,7 +517,7 @@ static void a_batch_is_cut_mirrored_and_normalised(void **state)
         assert_int_equal(target[i], t.data.images.part[TEXT_TRAIN].label[order[16 + i]]);
         for (uint32_t y = 0; y < 16; y++)
             for (uint32_t x = 0; x < 16; x++)
-                assert_true(fabsf(pixels[i * 256 + y * 16 + x] -
+                assert_true(fabsf(pixels[(size_t)i * 256 + y * 16 + x] -
                                   wanted(&t, &draw, order[16 + i], y, x)) < 1e-5f);
     }
     assert_true(t.workers.lanes > 1 || (mirrored > 0 && mirrored < 8));
