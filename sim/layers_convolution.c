@@ -12,11 +12,13 @@ struct convolution_bias_grad {
 SUM_KERNEL(convolution_bias_grad)
 {
     const float *x = a->grad + row * a->rows * a->columns + column;
-    float sum = 0;
+    float sum[SUM_SLOTS] = {0};
 
     for (size_t i = 0; i < a->rows; i++)
-        sum += x[i * a->columns];
-    a->bias[row * a->stride + column] = sum;
+        EACH_SUM (s)
+            sum[s] += x[i * a->columns + s];
+    EACH_SUM (s)
+        a->bias[row * a->stride + column + s] = sum[s];
 }
 
 #ifndef __CUDACC__

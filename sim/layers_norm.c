@@ -28,18 +28,25 @@ SUM_KERNEL(norm_sums)
     size_t begin = row % a->slices * SLICE;
     size_t end = begin + SLICE < a->pixels ? begin + SLICE : a->pixels;
     const float *x = a->x + row / a->slices * a->pixels * a->channels + column;
-    float first = x[0];
-    float sum = 0;
-    float square = 0;
+    size_t to = row * a->channels + column;
+    float first[SUM_SLOTS] = {0};
+    float sum[SUM_SLOTS] = {0};
+    float square[SUM_SLOTS] = {0};
 
+    EACH_SUM (s)
+        first[s] = x[s];
     for (size_t i = begin; i < end; i++) {
-        float value = x[i * a->channels] - first;
+        EACH_SUM (s) {
+            float value = x[i * a->channels + s] - first[s];
 
-        sum += value;
-        square += value * value;
+            sum[s] += value;
+            square[s] += value * value;
+        }
     }
-    a->sum[row * a->channels + column] = sum;
-    a->square[row * a->channels + column] = square;
+    EACH_SUM (s) {
+        a->sum[to + s] = sum[s];
+        a->square[to + s] = square[s];
+    }
 }
 
 /* Of each worker and channel; the factors are [workers][width][channels]. */
@@ -59,7 +66,7 @@ struct norm_finish {
 };
 
 /* row: a worker. */
-SUM_KERNEL(norm_finish)
+ROW_KERNEL(norm_finish)
 {
     size_t at = row * a->channels + column;
     double n = (double)a->pixels;
@@ -127,37 +134,36 @@ struct norm_slice {
     float *sum, *product; /* [workers][slices][channels] */
 };
 
-/* x where y is above 0, else 0; without a branch, in which gcc would not find a vector. */
-KERNEL_FN float where_above_0(float x, float y)
-{
-    return bits_float(float_bits(x) & (0 - (uint32_t)(y > 0)));
-}
-
-/* relu and more are constants where it is called: a loop with a question in it is not vectorised. */
-KERNEL_FN void sum_slice(const struct norm_slice *a, size_t row, size_t column, bool relu,
-                         bool more)
+/* relu and more are constants where it is called: a loop with a question in it is no vector's. */
+KERNEL_FN void sum_slice(const struct norm_slice *a, size_t row, size_t column, uint32_t count,
+                         bool relu, bool more)
 {
     size_t worker = row / a->slices;
     size_t begin = row % a->slices * SLICE;
     size_t end = begin + SLICE < a->pixels ? begin + SLICE : a->pixels;
-    size_t at = worker * a->pixels * a->channels + column;
-    float mean = a->mean[worker * a->channels + column];
-    float sum = 0;
-    float product = 0;
+    size_t to = row * a->channels + column;
+    const float *mean = a->mean + worker * a->channels + column;
+    float sum[SUM_SLOTS] = {0};
+    float product[SUM_SLOTS] = {0};
 
     for (size_t p = begin; p < end; p++) {
-        size_t i = at + p * a->channels;
-        float grad = a->grad[i];
+        size_t i = (worker * a->pixels + p) * a->channels + column;
 
-        if (more)
-            grad += a->more[i];
-        if (relu)
-            grad = where_above_0(grad, a->y[i]);
-        sum += grad;
-        product += grad * (a->x[i] - mean);
+        EACH_SUM (s) {
+            float grad = a->grad[i + s];
+
+            if (more)
+                grad += a->more[i + s];
+            if (relu)
+                grad = a->y[i + s] > 0 ? grad : 0;
+            sum[s] += grad;
+            product[s] += grad * (a->x[i + s] - mean[s]);
+        }
     }
-    a->sum[row * a->channels + column] = sum;
-    a->product[row * a->channels + column] = product;
+    EACH_SUM (s) {
+        a->sum[to + s] = sum[s];
+        a->product[to + s] = product[s];
+    }
 }
 
 struct norm_sum {
@@ -166,7 +172,7 @@ struct norm_sum {
 
 SUM_KERNEL(norm_sum)
 {
-    sum_slice(&a->of, row, column, false, false);
+    sum_slice(&a->of, row, column, count, false, false);
 }
 
 struct norm_sum_relu {
@@ -175,7 +181,7 @@ struct norm_sum_relu {
 
 SUM_KERNEL(norm_sum_relu)
 {
-    sum_slice(&a->of, row, column, true, false);
+    sum_slice(&a->of, row, column, count, true, false);
 }
 
 struct norm_sum_more {
@@ -184,7 +190,7 @@ struct norm_sum_more {
 
 SUM_KERNEL(norm_sum_more)
 {
-    sum_slice(&a->of, row, column, false, true);
+    sum_slice(&a->of, row, column, count, false, true);
 }
 
 struct norm_sum_relu_more {
@@ -193,7 +199,7 @@ struct norm_sum_relu_more {
 
 SUM_KERNEL(norm_sum_relu_more)
 {
-    sum_slice(&a->of, row, column, true, true);
+    sum_slice(&a->of, row, column, count, true, true);
 }
 
 /* The gradient of x is scale (grad - shift - center (x - mean)). */
@@ -205,7 +211,7 @@ struct norm_grad_finish {
     struct norm_factors to;
 };
 
-SUM_KERNEL(norm_grad_finish)
+ROW_KERNEL(norm_grad_finish)
 {
     size_t at = row * a->channels + column;
     double n = (double)a->pixels;
@@ -313,7 +319,7 @@ static void norm_forward(struct graph *g, struct node *x, const struct pass *p)
         LAUNCH_SUMS(g->dev, norm_sums, e.workers * e.slices, e.channels, .x = x->in->out,
                     .pixels = e.pixels, .channels = e.channels, .slices = e.slices,
                     .sum = x->extra[SUMS], .square = second_sums(g, x));
-    LAUNCH_SUMS(g->dev, norm_finish, e.workers, e.channels, .x = x->in->out, .sum = x->extra[SUMS],
+    LAUNCH_ROWS(g->dev, norm_finish, e.workers, e.channels, .x = x->in->out, .sum = x->extra[SUMS],
                 .square = second_sums(g, x), .pixels = e.pixels, .channels = e.channels,
                 .slices = e.slices, .width = e.width, .gamma = p->params + at_of(g, x, GAMMA),
                 .beta = p->params + at_of(g, x, BETA), .running = running,
@@ -355,7 +361,7 @@ static void norm_backward(struct graph *g, struct node *x, const struct pass *p)
     struct norm_factors to = factors_of(g, x);
 
     sum_slices(g, x, &e);
-    LAUNCH_SUMS(g->dev, norm_grad_finish, e.workers, e.channels, .sum = x->extra[SUMS],
+    LAUNCH_ROWS(g->dev, norm_grad_finish, e.workers, e.channels, .sum = x->extra[SUMS],
                 .product = second_sums(g, x), .pixels = e.pixels, .channels = e.channels,
                 .slices = e.slices, .width = e.width, .stride = p->stride,
                 .gamma = p->params + at_of(g, x, GAMMA), .gamma_grad = p->slab + at_of(g, x, GAMMA),
