@@ -384,6 +384,9 @@ bool train_plan_evaluation(struct train *t, enum text_part part, struct error *e
 
     train_source(t);
     network = network_of(t);
+    if (part == TEXT_VALID && !kind_of(t)->contents(&t->data).validates)
+        return fail(err, "data set '%s' has no validation part, and data.holdout makes none",
+                    t->data.set->name);
     return kind_of(t)->plan_part(&t->data, part, err) && check_size(t, err) &&
            plan_evaluation(&t->plan, &t->dev, t->config, &network, &t->parameters,
                            kind_of(t)->bytes(&t->data, part), err);

@@ -38,6 +38,8 @@ says 0 '"best_top1"' - runs --db b.db --json
 says 0 '"split":"test".*"top1":.*"top5":' - eval a.st --json --quiet
 fact "its test" test "$(json '$.top1')" = "$(sql a.db "select top1 from tests")"
 says 0 '^a\.st test loss [0-9.]+ top1 [01]\.[0-9]{4} top5 [01]\.[0-9]{4} scored 30$' - eval a.st --quiet
+says 1 - "data set 'synthetic' has no validation part, and data.holdout makes none" eval a.st --split valid
+says 0 ' scored 100$' - eval a.st --split train --quiet
 fact "filters as PyTorch has them" grep -qa '"layer2.0.conv1.weight":{"dtype":"F32","shape":\[32, 16, 3, 3\]' a.st
 fact "running statistics" grep -qa '"layer3.0.downsample.1.running_var":{"dtype":"F32","shape":\[64\]' a.st
 says 0 ' done ' - train tiny.json --db i.db --init a.st --lr 0 --epochs 1 --quiet

@@ -595,6 +595,94 @@ static void norms_are_by_a_workers_own_statistics_or_the_running_ones(void **sta
     net_close(n);
 }
 
+/* What a pixel of a window's image should be, by its definition. */
+static double window_of(const struct node *y, const float *x, const size_t at[4])
+{
+    const struct node *in = y->in;
+    bool largest = y->integers[0] != NULL;
+    double best = -INFINITY, sum = 0;
+
+    for (size_t i = 0; i < y->reach.kernel; i++) {
+        for (size_t j = 0; j < y->reach.kernel; j++) {
+            size_t h = at[1] * y->reach.stride + i, w = at[2] * y->reach.stride + j;
+            double value;
+
+            if (h < y->reach.pad || w < y->reach.pad || h - y->reach.pad >= in->height ||
+                w - y->reach.pad >= in->width)
+                continue;
+            h = (at[0] * in->height + h - y->reach.pad) * in->width + w - y->reach.pad;
+            value = (double)x[h * in->features + at[3]];
+            sum += value;
+            best = value > best ? value : best;
+        }
+    }
+    return largest ? best : sum / (y->reach.kernel * y->reach.kernel);
+}
+
+static double subsampled(const struct node *y, const float *x, const size_t at[4])
+{
+    const struct node *in = y->in;
+    size_t first = (y->features - in->features) / 2;
+    size_t pixel = (at[0] * in->height + 2 * at[1]) * in->width + 2 * at[2];
+
+    if (at[3] < first || at[3] >= first + in->features)
+        return 0;
+    return (double)x[pixel * in->features + at[3] - first];
+}
+
+static double rectified(const struct node *y, const float *x, const size_t at[4])
+{
+    size_t i = ((at[0] * y->height + at[1]) * y->width + at[2]) * y->features + at[3];
+
+    return x[i] > 0 ? (double)x[i] : 0;
+}
+
+/* Every element of a node's output, from its input's. */
+static void check_node(const struct net *n, const struct node *y,
+                       double (*want)(const struct node *y, const float *x, const size_t at[4]))
+{
+    size_t images = losses_of(n), e = 0;
+    float *in = download(y->in->out, images * width_of(y->in));
+    float *out = download(y->out, images * width_of(y));
+
+    for (size_t image = 0; image < images; image++)
+        for (size_t h = 0; h < y->height; h++)
+            for (size_t w = 0; w < y->width; w++)
+                for (size_t c = 0; c < y->features; c++, e++)
+                    assert_true(fabs((double)out[e] - want(y, in, (size_t[]){image, h, w, c})) <
+                                1e-6);
+    free(in);
+    free(out);
+}
+
+static void windows_shortcuts_and_relu_are_what_they_say(void **state)
+{
+    static const struct {
+        int net;
+        const char *op;
+        double (*want)(const struct node *y, const float *x, const size_t at[4]);
+    } cases[] = {{MAX_POOL, "max_pool", window_of},
+                 {AVERAGE_POOL, "average_pool", window_of},
+                 {BLOCK, "average_pool", window_of},
+                 {SUBSAMPLE, "subsample", subsampled},
+                 {HIDDEN, "relu", rectified}};
+
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        struct net *n = net_open(cases[i].net, 2, 3);
+        uint32_t found = 0;
+
+        run(n, false, NULL);
+        for (uint32_t k = 0; k < n->graph.nodes; k++) {
+            if (strcmp(n->graph.node[k]->op->name, cases[i].op) != 0)
+                continue;
+            check_node(n, n->graph.node[k], cases[i].want);
+            found++;
+        }
+        assert_true(found > 0);
+        net_close(n);
+    }
+}
+
 /* A bias before a norm is taken off again: a mean of 1000 must not cost the statistics' digits. */
 static void a_mean_far_from_zero_costs_a_norm_nothing(void **state)
 {
@@ -666,6 +754,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(norms_are_by_a_workers_own_statistics_or_the_running_ones,
                                         begin, end),
         cmocka_unit_test_setup_teardown(a_mean_far_from_zero_costs_a_norm_nothing, begin, end),
+        cmocka_unit_test_setup_teardown(windows_shortcuts_and_relu_are_what_they_say, begin, end),
         cmocka_unit_test_setup_teardown(ranks_are_counted, begin, end),
     };
     int failed = 0;
