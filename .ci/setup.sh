@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 build=build
-packages=(gcc libc6-dev meson ninja-build pkg-config libcjson-dev libsqlite3-dev libmd-dev
+packages=(gcc libc6-dev meson ninja-build pkg-config libcjson-dev libsqlite3-dev libmd-dev zlib1g-dev
     sqlite3 bible-kjv bible-kjv-text)
 optional=(libdnnl-dev) # the program is slower without
 test_packages=(libcmocka-dev)

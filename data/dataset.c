@@ -3,6 +3,8 @@
  */
 #include "data/dataset.h"
 
+#include "data/images.h"
+
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +12,57 @@
 
 static const struct setting no_settings[] = {{0}};
 
+static bool is_text_folder(const char *path);
+
+static const struct dataset cifar10_dataset = {
+    .name = "cifar10",
+    .about = "CIFAR-10: 50,000 colour images of 32 x 32 to train on, 10 classes",
+    .folder = "cifar10",
+    .make = "put data_batch_1.bin to data_batch_5.bin and test_batch.bin (CIFAR-10's binary "
+            "version) into one folder and name it with --data",
+    .settings = no_settings,
+    .kind = &images_kind,
+    .fits = images_fit_cifar10,
+    .expect = images_expect_cifar10,
+    .read = images_read_cifar10,
+};
+
+static const struct dataset fashion_mnist_dataset = {
+    .name = "fashion-mnist",
+    .about = "Fashion-MNIST: 60,000 grey images of 28 x 28 to train on, 10 classes",
+    .folder = "fashion-mnist",
+    .make = "Debian's package dataset-fashion-mnist has it, or name the folder of its four idx "
+            "files with --data",
+    .settings = no_settings,
+    .kind = &images_kind,
+    .fits = images_fit_idx,
+    .installed = "/usr/share/datasets/fashion-mnist",
+    .expect = images_expect_idx,
+    .read = images_read_idx,
+};
+
 static const struct dataset kjv_dataset = {
     .name = "kjv",
     .about = "King James Bible, the demo corpus: 853,618 tokens to train on",
     .folder = "kjv",
     .make = "data/kjv.sh makes it from Debian's packages bible-kjv and bible-kjv-text",
     .settings = no_settings,
+    .kind = &text_kind,
+    .fits = is_text_folder,
+};
+
+static const struct dataset mnist_dataset = {
+    .name = "mnist",
+    .about = "MNIST: 60,000 grey images of 28 x 28 to train on, 10 classes",
+    .folder = "mnist",
+    .make =
+        "put its four idx files (train-images-idx3-ubyte, ...; gzip or not) into one folder and "
+        "name it with --data",
+    .settings = no_settings,
+    .kind = &images_kind,
+    .fits = images_fit_idx,
+    .expect = images_expect_idx,
+    .read = images_read_idx,
 };
 
 static const struct dataset ptb_dataset = {
@@ -25,6 +72,17 @@ static const struct dataset ptb_dataset = {
     .make = "put ptb.train.txt, ptb.valid.txt and ptb.test.txt (Mikolov's split of the Penn "
             "Treebank) into one folder and name it with --data",
     .settings = no_settings,
+    .kind = &text_kind,
+    .fits = is_text_folder,
+};
+
+static const struct dataset synthetic_dataset = {
+    .name = "synthetic",
+    .about = "images that nobody took, of any size: a pattern for each class, and noise",
+    .settings = images_synthetic_settings,
+    .kind = &images_kind,
+    .expect = images_expect_synthetic,
+    .read = images_make_synthetic,
 };
 
 static const struct dataset text_dataset = {
@@ -32,10 +90,15 @@ static const struct dataset text_dataset = {
     .about = "any folder with train.txt, valid.txt and test.txt: data.path names it",
     .make = "put train.txt, valid.txt and test.txt into one folder and name it with data.path",
     .settings = no_settings,
+    .kind = &text_kind,
+    .fits = is_text_folder,
 };
 
 /* In alphabetical order; a new entry is listed, sought and read like these. */
-const struct dataset *const datasets[] = {&kjv_dataset, &ptb_dataset, &text_dataset, NULL};
+const struct dataset *const datasets[] = {
+    &cifar10_dataset, &fashion_mnist_dataset, &kjv_dataset,  &mnist_dataset,
+    &ptb_dataset,     &synthetic_dataset,     &text_dataset, NULL,
+};
 
 const struct dataset *dataset_find(const char *name)
 {
@@ -111,7 +174,7 @@ static void look_in_root(struct search *search, const struct dataset *set, const
         return;
     if (set->folder != NULL)
         look(search, format_text("%s/%s", root, set->folder), is_folder);
-    look(search, format_text("%s", root), is_text_folder);
+    look(search, format_text("%s", root), set->fits);
 }
 
 static void look_in_cache(struct search *search, const struct dataset *set)
@@ -131,14 +194,16 @@ bool dataset_locate(const struct dataset *set, const char *path, const char *roo
 {
     struct search search = {0};
 
-    if (path != NULL) {
-        *folder = format_text("%s", path);
+    if (path != NULL || set->fits == NULL) {
+        *folder = format_text("%s", path != NULL ? path : "");
         return true;
     }
     search.places = format_text("%s", "");
     look_in_root(&search, set, root);
     look_in_root(&search, set, getenv("GRADPRESS_DATA"));
     look_in_cache(&search, set);
+    if (set->installed != NULL)
+        look(&search, format_text("%s", set->installed), is_folder);
     if (search.folder != NULL)
         *folder = search.folder;
     else /* the end of the sentence is the useful one: long paths must leave room for it */

@@ -2,10 +2,12 @@
 
 #include <string.h>
 
-extern const struct model lstm_model;
+extern const struct model lenet_model, lstm_model, resnet_model;
 
 const struct model *const models[] = {
+    &lenet_model,
     &lstm_model,
+    &resnet_model,
     NULL,
 };
 

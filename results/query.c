@@ -68,12 +68,18 @@ static bool read_integer(const struct query *q, const char *sql, int *value, str
 
 static bool recognise(const struct query *q, struct error *err)
 {
-    int application, runs;
+    int application, version, runs;
 
-    if (!read_integer(q, "pragma application_id", &application, err))
+    if (!read_integer(q, "pragma application_id", &application, err) ||
+        !read_integer(q, "pragma user_version", &version, err))
         return false;
     if (application != STORE_APPLICATION_ID)
         return fail(err, "%s: not a database of gradpress", q->path);
+    if (version > 0 && version < STORE_VERSION)
+        return fail(err,
+                    "%s: written by an older gradpress: version %d of the schema, not %d; the "
+                    "next train that writes into it brings it up",
+                    q->path, version, STORE_VERSION);
     /* Else what it lacks would be said to be a fault of the condition. */
     return read_integer(q, "select count(*) from summary", &runs, err);
 }
@@ -153,18 +159,19 @@ static bool open_database(struct query *q, struct error *err)
 
 /* The table. */
 
-#define COLUMNS 8
+#define COLUMNS 9
 
 static const struct {
     const char *title;
     int decimals; /* of a number; -1: a text */
 } columns[COLUMNS] = {
-    {"name", -1}, {"status", -1}, {"epochs", 0},  {"perplexity", 2},
-    {"test", 2},  {"ratio", 1},   {"seconds", 1}, {"age", -1},
+    {"name", -1}, {"status", -1}, {"epochs", 0},  {"perplexity", 2}, {"test", 2},
+    {"top1", 4},  {"ratio", 1},   {"seconds", 1}, {"age", -1},
 };
 
 static const char table_query[] =
-    "select name, status, epochs, perplexity, test_best, compression, seconds,"
+    "select name, status, epochs, perplexity, test_best,"
+    "       coalesce(test_best_top1, test_last_top1), compression, seconds,"
     "       (select case when age < 120 then cast(age as integer) || ' s'"
     "                    when age < 7200 then cast(age / 60 as integer) || ' min'"
     "                    when age < 172800 then cast(age / 3600 as integer) || ' h'"
@@ -187,7 +194,7 @@ static char *cell_text(sqlite3_stmt *row, int column)
     if (columns[column].decimals < 0)
         return format_text("%s", sqlite3_column_text(row, column));
     if (!isfinite(value))
-        return format_text("inf");
+        return format_text(value > 0 ? "inf" : "-inf");
     return format_text("%.*f", columns[column].decimals, value);
 }
 
@@ -264,11 +271,11 @@ static bool print_as_table(const struct query *q, sqlite3_stmt *rows, FILE *out,
 /* JSON, which has no infinity (9e999 here): null. */
 
 #define PAIR(column) "'" #column "', nullif(" #column ", 9e999)"
+#define RANK(column) "'" #column "', nullif(" #column ", -9e999)"
 
 static const char
-    json_query[] =
-        "select json_object(" PAIR(id) "," PAIR(key) "," PAIR(name) "," PAIR(experiment) "," PAIR(status) "," PAIR(
-            model) "," PAIR(dataset) "," PAIR(method) "," PAIR(memory) "," PAIR(ratio) "," PAIR(workers) "," PAIR(seed) "," PAIR(epochs) "," PAIR(perplexity) "," PAIR(best_perplexity) "," PAIR(best_epoch) "," PAIR(test_best) "," PAIR(test_last) "," PAIR(bytes_up) "," PAIR(bytes_up_per_step) "," PAIR(bytes_up_per_step_last) "," PAIR(compression) "," PAIR(compression_last) "," PAIR(density) "," PAIR(seconds) ", 'started_at', (select started_at from runs where runs.id = summary.id)) from summary";
+    json_query[] = "select json_object(" PAIR(id) "," PAIR(key) "," PAIR(name) "," PAIR(experiment) "," PAIR(status) "," PAIR(model) "," PAIR(dataset) "," PAIR(method) "," PAIR(memory) "," PAIR(ratio) "," PAIR(workers) "," PAIR(seed) "," PAIR(epochs) "," PAIR(perplexity) "," PAIR(best_perplexity) "," PAIR(
+        best_epoch) "," PAIR(test_best) "," PAIR(test_last) "," RANK(top1) "," RANK(best_top1) "," RANK(test_best_top1) "," RANK(test_last_top1) "," PAIR(bytes_up) "," PAIR(bytes_up_per_step) "," PAIR(bytes_up_per_step_last) "," PAIR(compression) "," PAIR(compression_last) "," PAIR(density) "," PAIR(seconds) ", 'started_at', (select started_at from runs where runs.id = summary.id)) from summary";
 
 static bool print_as_json(const struct query *q, sqlite3_stmt *rows, FILE *out, struct error *err)
 {

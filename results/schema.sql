@@ -54,6 +54,10 @@ create table settings (
 -- --measure-every N in each N-th step of the run; NULL if none of them was reached.  The parts of
 -- seconds are shares of it, as the measured steps' stages (run launch by launch, one at a time) are
 -- of those steps without what measuring itself took: so they add up to it.
+--
+-- Perplexity is for texts, top1 and top5 are for images: the share of them whose class the model put
+-- first, or among the first five.  What is told of the validation part is told of the test part
+-- where a set has none and none is held out; nothing is then chosen by it (tests.selected_on).
 create table epochs (
     run_id             integer not null references runs (id) on delete cascade,
     epoch              integer not null,
@@ -149,13 +153,15 @@ create table tests (
 ) without rowid;
 
 -- One row a run.  perplexity is of the last epoch, best_perplexity the least, both on the
--- validation part; compression is of the whole run, compression_last of its last epoch.
+-- validation part, and so are top1 and best_top1, the largest; test_best and test_last are
+-- perplexities, test_best_top1 and test_last_top1 shares; compression is of the whole run, compression_last of its last epoch.
 create view summary as
 with totals as (
     select run_id,
            count(*) as epochs,
            max(epoch) as last_epoch,
            min(perplexity) as best_perplexity,
+           max(top1) as best_top1,
            sum(bytes_up) as bytes_up,
            sum(bytes_up) / sum(steps) as bytes_up_per_step,
            sum(bytes_dense) / sum(bytes_up) as compression,
@@ -180,9 +186,14 @@ select runs.id,
        last.perplexity,
        totals.best_perplexity,
        (select min(epoch) from epochs
-        where run_id = runs.id and perplexity = totals.best_perplexity) as best_epoch,
+        where run_id = runs.id and (perplexity = totals.best_perplexity or top1 = totals.best_top1))
+       as best_epoch,
        test_best.perplexity as test_best,
        test_last.perplexity as test_last,
+       last.top1,
+       totals.best_top1,
+       test_best.top1 as test_best_top1,
+       test_last.top1 as test_last_top1,
        totals.bytes_up,
        totals.bytes_up_per_step,
        last.bytes_up_step as bytes_up_per_step_last,

@@ -31,12 +31,14 @@
 #define SILENT_SECONDS    600 /* without a heartbeat, a process on another host counts as dead */
 
 /* migrations[v] makes version v + 1 of version v; 0 is an empty file, which schema.sql makes the
- * newest at once.  Append; never change one that was released. */
+ * newest at once.  Append; never change one that was released.  Views are made anew behind them, as
+ * schema.sql has them: those that are no more, or another, are to be dropped. */
 static const char *const migrations[] = {
-    NULL,
+    NULL, "drop view summary", /* it had no top1 */
 };
 
 #define NEWEST_VERSION ((int64_t)ARRAY_LENGTH(migrations))
+_Static_assert(ARRAY_LENGTH(migrations) == STORE_VERSION, "store.h has another version");
 
 struct store {
     sqlite3 *db;
@@ -289,6 +291,15 @@ static bool recognise(struct store *store, void *arg, struct error *err)
     return *version < NEWEST_VERSION || has_tables(store, err);
 }
 
+/* schema.sql has tables, then views. */
+static bool make_views(struct store *store, struct error *err)
+{
+    const char *views = strstr(schema_sql, "create view ");
+
+    CHECK(views != NULL && strstr(views, "create table ") == NULL);
+    return run_script(store, views, err);
+}
+
 static bool migrate(struct store *store, void *arg, struct error *err)
 {
     char text[96];
@@ -301,8 +312,9 @@ static bool migrate(struct store *store, void *arg, struct error *err)
             return false;
         version = NEWEST_VERSION;
     }
-    for (; version < NEWEST_VERSION; version++)
-        if (!run_script(store, migrations[version], err))
+    for (bool behind = version < NEWEST_VERSION; behind; behind = version < NEWEST_VERSION)
+        if (!run_script(store, migrations[version++], err) ||
+            (version == NEWEST_VERSION && !make_views(store, err)))
             return false;
     snprintf(text, sizeof(text), "pragma application_id = %d; pragma user_version = %" PRId64,
              STORE_APPLICATION_ID, version);
@@ -746,6 +758,14 @@ static double perplexity_of(double loss)
     return isfinite(loss) && loss <= 709 ? exp(loss) : INFINITY;
 }
 
+/* Perplexity is for texts, shares of what came first for images. */
+static void bind_ranks(sqlite3_stmt *statement, bool ranked, double loss, double top1, double top5)
+{
+    bind_less_is_better(statement, ":perplexity", ranked ? NOT_MEASURED : perplexity_of(loss));
+    bind_more_is_better(statement, ":top1", ranked ? top1 : NOT_MEASURED);
+    bind_more_is_better(statement, ":top5", ranked ? top5 : NOT_MEASURED);
+}
+
 struct epoch_call {
     int64_t run;
     const struct epoch_row *row;
@@ -756,7 +776,9 @@ static void bind_epoch(sqlite3_stmt *statement, const struct epoch_row *row)
     bind_integer(statement, ":epoch", row->epoch);
     bind_less_is_better(statement, ":train_loss", row->train_loss);
     bind_less_is_better(statement, ":valid_loss", row->valid_loss);
-    bind_less_is_better(statement, ":perplexity", perplexity_of(row->valid_loss));
+    bind_ranks(statement, row->ranked, row->valid_loss, row->top1, row->top5);
+    bind_more_is_better(statement, ":train_top1", row->ranked ? row->train_top1 : NOT_MEASURED);
+    bind_more_is_better(statement, ":train_top5", row->ranked ? row->train_top5 : NOT_MEASURED);
     bind_less_is_better(statement, ":lr", row->lr);
     bind_integer(statement, ":steps", (int64_t)row->steps);
     bind_integer(statement, ":samples", (int64_t)row->samples);
@@ -889,12 +911,14 @@ static bool write_epoch(struct store *store, void *arg, struct error *err)
     const struct epoch_call *call = arg;
     sqlite3_stmt *statement = prepare(
         store,
-        "insert or replace into epochs (run_id, epoch, train_loss, valid_loss, perplexity, lr,"
+        "insert or replace into epochs (run_id, epoch, train_loss, train_top1, train_top5,"
+        " valid_loss, top1, top5, perplexity, lr,"
         " steps, samples, density, density_union, bytes_dense, bytes_up, bytes_up_step,"
         " bytes_down, bytes_paper, bytes_framework, bytes_bound, grad_norm, residual_norm,"
         " compression_error, scored, seconds, seconds_forward, seconds_backward,"
         " seconds_compensate, seconds_encode, seconds_exchange, seconds_apply, samples_per_second)"
-        " values (:run, :epoch, :train_loss, :valid_loss, :perplexity, :lr,"
+        " values (:run, :epoch, :train_loss, :train_top1, :train_top5,"
+        " :valid_loss, :top1, :top5, :perplexity, :lr,"
         " :steps, :samples, :density, :density_union, :bytes_dense, :bytes_up, :bytes_up_step,"
         " :bytes_down, :bytes_paper, :bytes_framework, :bytes_bound, :grad_norm, :residual_norm,"
         " :compression_error, :scored, :seconds, :seconds_forward, :seconds_backward,"
@@ -982,8 +1006,9 @@ static bool write_test(struct store *store, int64_t run, const struct test_row *
 {
     sqlite3_stmt *statement = prepare(
         store,
-        "insert or replace into tests (run_id, which, epoch, loss, perplexity, scored, selected_on)"
-        " values (:run, :which, :epoch, :loss, :perplexity, :scored, :selected_on)",
+        "insert or replace into tests (run_id, which, epoch, loss, perplexity, top1, top5, scored,"
+        " selected_on)"
+        " values (:run, :which, :epoch, :loss, :perplexity, :top1, :top5, :scored, :selected_on)",
         err);
 
     if (statement == NULL)
@@ -992,7 +1017,7 @@ static bool write_test(struct store *store, int64_t run, const struct test_row *
     bind_text(statement, ":which", row->which);
     bind_integer(statement, ":epoch", row->epoch);
     bind_less_is_better(statement, ":loss", row->loss);
-    bind_less_is_better(statement, ":perplexity", perplexity_of(row->loss));
+    bind_ranks(statement, row->ranked, row->loss, row->top1, row->top5);
     bind_integer(statement, ":scored", (int64_t)row->scored);
     bind_text(statement, ":selected_on", row->selected_on);
     return execute(store, statement, err);
@@ -1081,6 +1106,9 @@ static char *text_of(sqlite3_stmt *row)
     print_metric(out, "perplexity", row, 4, 2);
     print_metric(out, "test", row, 5, 2);
     print_metric(out, "best-test", row, 6, 2);
+    print_metric(out, "top1", row, 10, 4);
+    print_metric(out, "test", row, 11, 4);
+    print_metric(out, "best-test", row, 12, 4);
     print_metric(out, "bytes_up", row, 7, 0);
     print_metric(out, "ratio", row, 8, 1);
     print_metric(out, "seconds", row, 9, 1);
@@ -1090,7 +1118,7 @@ static char *text_of(sqlite3_stmt *row)
 
 static const char text_query[] =
     "select name, status, key, epochs, perplexity, test_last, test_best, bytes_up, compression,"
-    "       seconds"
+    "       seconds, top1, test_last_top1, test_best_top1"
     " from summary where id = :run";
 
 /* JSON has no infinity (9e999 here): null, and the status tells why. */
@@ -1101,6 +1129,9 @@ static const char json_query[] =
     "  'perplexity', nullif(perplexity, 9e999),"
     "  'best_perplexity', nullif(best_perplexity, 9e999), 'best_epoch', best_epoch,"
     "  'test_last', nullif(test_last, 9e999), 'test_best', nullif(test_best, 9e999),"
+    "  'top1', nullif(top1, -9e999), 'best_top1', nullif(best_top1, -9e999),"
+    "  'test_last_top1', nullif(test_last_top1, -9e999),"
+    "  'test_best_top1', nullif(test_best_top1, -9e999),"
     "  'bytes_up', nullif(bytes_up, 9e999),"
     "  'bytes_up_per_step', nullif(bytes_up_per_step, 9e999),"
     "  'compression', nullif(compression, 9e999),"

@@ -22,6 +22,9 @@ struct store;
 /* SQLite's application_id of a database of ours: "grad". */
 #define STORE_APPLICATION_ID 0x67726164
 
+/* Of the schema: SQLite's user_version. */
+#define STORE_VERSION 2
+
 struct run_row {
     const char *key, *name, *experiment, *experiment_key;
     const char *model, *dataset, *compressor, *memory, *method, *tuned, *device, *config, *version,
@@ -40,6 +43,8 @@ struct run_row {
 struct epoch_row {
     uint32_t epoch;
     double train_loss, valid_loss, lr;
+    bool ranked; /* of images: these are told, and perplexity is not */
+    double train_top1, train_top5, top1, top5;
     uint64_t steps, samples, scored;
     double density, density_union;
     double bytes_dense, bytes_up, bytes_down;
@@ -77,6 +82,8 @@ struct test_row {
     const char *selected_on;
     uint32_t epoch;
     double loss;
+    bool ranked; /* as in struct epoch_row */
+    double top1, top5;
     uint64_t scored;
 };
 

@@ -58,6 +58,7 @@ TILE_KERNEL(bench_gradient)
 #include "sim/train.h"
 #include "sim/tree.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,23 +107,15 @@ static double median(const double *x, size_t n)
 static bool prepare(struct train *t, struct bench_options options, struct error *err)
 {
     const struct config *c = t->config;
-    size_t steps = WARM_UP + 2 * (size_t)options.steps;
-    size_t segments = c->data.sharding == SHARD_SEGMENTS ? c->nodes * steps : steps;
-    size_t columns = workers_columns(c);
-    size_t count[TEXT_PARTS] = {
-        [TEXT_TRAIN] = (segments * c->data.bptt + 1) * columns,
-        [TEXT_VALID] = 2 * (size_t)c->evaluate.batch,
-        [TEXT_TEST] = 2 * (size_t)c->evaluate.batch,
-    };
+    uint64_t steps = WARM_UP + 2 * (uint64_t)options.steps;
 
     if (!device_open(&t->dev, c->device, c->threads, err))
         return false;
-    t->text.words = options.vocabulary;
-    for (int part = 0; part < TEXT_PARTS; part++)
-        t->text.part[part].count = count[part];
+    train_source(t);
+    t->data.set->kind->imitate(&t->data, options.vocabulary, steps, false);
     if (!train_plan(t, err))
         return false;
-    text_random(&t->text, options.vocabulary, count);
+    t->data.set->kind->imitate(&t->data, options.vocabulary, steps, true);
     train_prepare(t);
     return true;
 }
@@ -252,21 +245,23 @@ static void print_table(FILE *out, struct train *t, const struct measured *m, ui
 {
     const struct config *c = t->config;
     double step = median(m->step, steps);
-    double tokens = (double)workers_rows(c);
+    const struct source_kind *kind = t->data.set->kind;
+    double samples = (double)workers_rows(c);
     double total = 0;
     char device[256];
 
     device_describe(&t->dev, device, sizeof(device));
     fprintf(out, "%s  %s  memory %s\n", c->regime, c->method, c->memory.name);
-    fprintf(out, "%u workers x %u columns x %u, groups of %u; %zu parameters; %s\n\n", c->workers,
-            c->batch, c->data.bptt, t->workers.group, t->workers.all.elements, device);
+    fprintf(out, "%u workers x %u %s x %u, groups of %u; %zu parameters; %s\n\n", c->workers,
+            c->batch, kind->images ? kind->samples : "columns", c->data.bptt, t->workers.group,
+            t->workers.all.elements, device);
     for (int s = STAGE_FORWARD; s < STAGES; s++)
         total += m->watch.seconds[s];
     fprintf(out, "%-12s %10s\n", "", "s a step");
     for (int s = STAGE_FORWARD; s < STAGES; s++)
         print_stage(out, m, s, total);
-    fprintf(out, "%-12s %10.4f            %.2f steps/s, %.0f tokens/s, the median of %u\n\n",
-            "step", step, 1 / step, tokens / step, steps);
+    fprintf(out, "%-12s %10.4f            %.2f steps/s, %.0f %s/s, the median of %u\n\n", "step",
+            step, 1 / step, samples / step, kind->samples, steps);
     fprintf(out,
             "A pass, one read of the %u workers' gradients (%.0f MB), takes %.4f s: %.1f GB/s.\n"
             "Clipping, memory and compressor take %.1f passes: compensate, encode, update.\n"
@@ -282,7 +277,8 @@ static void print_json(FILE *out, struct train *t, const struct measured *m, uin
     const struct config *c = t->config;
     struct tree *object = tree_new(TREE_OBJECT, NULL);
     struct tree *list = tree_new(TREE_LIST, NULL);
-    char device[256];
+    const struct source_kind *kind = t->data.set->kind;
+    char device[256], per_step[64];
     char *text;
 
     device_describe(&t->dev, device, sizeof(device));
@@ -294,9 +290,10 @@ static void print_json(FILE *out, struct train *t, const struct measured *m, uin
     tree_put_number(object, "batch", c->batch);
     tree_put_number(object, "bptt", c->data.bptt);
     tree_put_number(object, "group", t->workers.group);
-    tree_put_number(object, "words", t->text.words);
+    tree_put_number(object, kind->classes, kind->contents(&t->data).classes);
     tree_put_number(object, "parameters", (double)t->workers.all.elements);
-    tree_put_number(object, "tokens_per_step", (double)workers_rows(c));
+    snprintf(per_step, sizeof(per_step), "%s_per_step", kind->samples);
+    tree_put_number(object, per_step, (double)workers_rows(c));
     for (uint32_t i = 0; i < steps; i++)
         tree_add(list, tree_number(m->step[i], NULL));
     tree_put(object, "seconds_per_step", list);

@@ -15,6 +15,7 @@ struct weighed {
     struct parameters parameters;
     struct workers workers; /* without a device: as many as there are, and what they would send */
     double ratio;
+    uint32_t classes; /* or words */
     bool exact; /* up and down are what would be sent; else what is to be expected, or the least */
     struct tensor_bytes tensor[PARAMETERS_MOST], sum;
 };
@@ -27,9 +28,17 @@ static const struct parameter *parameter_at(const struct weighed *s, uint32_t i)
 static void build(struct weighed *s)
 {
     struct device none = {.ops = &cpu_device};
-    struct network network = {model_find(s->c->model.name), s->c->model.value,
-                              s->options.vocabulary};
+    const struct dataset *set = dataset_find(s->c->data.name);
+    struct images images = {.classes = s->options.vocabulary};
+    struct network network;
 
+    if (set->expect != NULL)
+        set->expect(&images, s->c->data.value);
+    s->classes = images.classes;
+    network = (struct network){.model = model_find(s->c->model.name),
+                               .values = s->c->model.value,
+                               .classes = images.classes,
+                               .image = images.size};
     graph_measure(&none, &s->parameters, &network, (struct shape){1, 1, 1}, false);
     graph_place(&s->parameters, s->c->compress_all);
     workers_describe(&s->workers, s->c, &s->parameters);
@@ -117,11 +126,13 @@ static void print_tensor(FILE *out, const char *name, const struct tensor_bytes 
 static void print_table(FILE *out, const struct weighed *s)
 {
     const struct config *c = s->c;
+    const struct source_kind *kind = dataset_find(c->data.name)->kind;
 
     fprintf(out, "%s  %s  encoding %s  %u workers\n", c->regime, c->method,
             encoding_names[c->encoding], c->workers);
-    fprintf(out, "%.0f parameters in %u tensors, %u of them compressed; --vocabulary %u\n\n",
-            s->sum.elements, s->parameters.count, s->parameters.compressed, s->options.vocabulary);
+    fprintf(out, "%.0f parameters in %u tensors, %u of them compressed; %s %u\n\n", s->sum.elements,
+            s->parameters.count, s->parameters.compressed,
+            kind->images ? kind->classes : "--vocabulary", s->classes);
     bytes_print(out, &s->sum);
     if (!s->exact)
         fprintf(out, "\nup and down: %s\n",
@@ -175,7 +186,7 @@ static void print_json(FILE *out, const struct weighed *s)
     tree_put_text(object, "encoding", encoding_names[c->encoding]);
     tree_put_number(object, "ratio", s->ratio);
     tree_put_number(object, "workers", c->workers);
-    tree_put_number(object, "words", s->options.vocabulary);
+    tree_put_number(object, dataset_find(c->data.name)->kind->classes, s->classes);
     bytes_put(object, &s->sum);
     tree_put(object, "exact", tree_yes_no(s->exact, NULL));
     if (s->options.per_tensor)

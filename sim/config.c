@@ -87,13 +87,23 @@ static bool names_model(const struct config_flags *flags)
            (strchr(flags->regime, ':') != NULL || model_find(flags->regime) != NULL);
 }
 
+/* NAME[:settings] */
+static bool reads_images(const char *spec)
+{
+    char *name = format_text("%.*s", (int)strcspn(spec, ":"), spec);
+    const struct model *model = model_find(name);
+
+    free(name);
+    return model != NULL && model->least > 0;
+}
+
 /* A regime that has all that one must have; what the model is not goes by defaults. */
 static struct tree *regime_of_model(const char *spec)
 {
     struct tree *regime = tree_new(TREE_OBJECT, spec);
 
     tree_put(regime, "model", tree_text(spec, spec));
-    tree_put(regime, "data", tree_text("text", spec));
+    tree_put(regime, "data", tree_text(reads_images(spec) ? "synthetic" : "text", spec));
     tree_put_path(regime, "schedule.0.lr", tree_number(0, spec));
     return regime;
 }

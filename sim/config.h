@@ -11,7 +11,7 @@
 #ifndef SIM_CONFIG_H
 #define SIM_CONFIG_H
 
-#include "data/text.h"
+#include "data/source.h"
 #include "sim/base.h"
 
 #include <stdio.h>
@@ -43,7 +43,6 @@ enum lr_rule { LR_CONSTANT, LR_LINEAR, LR_COSINE, LR_ANNEAL, LR_DECAY };
 enum clip_mode { CLIP_NONE, CLIP_LOCAL, CLIP_LOCAL_SQRT_K, CLIP_GLOBAL, CLIP_REFERENCE };
 
 enum decay_at { DECAY_AGGREGATE, DECAY_LOCAL };
-enum sharding { SHARD_COLUMNS, SHARD_SEGMENTS };
 
 /* How messages get to everybody: as the method has it (compressor.h), or over a parameter server. */
 enum exchange_over { EXCHANGE_AUTO, EXCHANGE_SERVER };
@@ -79,6 +78,8 @@ struct config {
         char path[1024];             /* "" unless given */
         uint32_t bptt, min_count;
         enum sharding sharding;
+        uint32_t holdout;
+        struct augment augment;
     } data;
     struct {
         uint32_t batch, bptt;
@@ -123,6 +124,7 @@ struct config {
     } warmup;
     uint32_t dense_every; /* steps of the run that this divides send all entries; 0: none */
     enum decay_at weight_decay_at; /* unless said: local without compression, else aggregate */
+    uint32_t keep;                 /* of norms' statistics: see worker.c */
     bool compress_all;             /* tensors of one dimension too */
     enum exchange_over exchange;
     enum encoding encoding;

@@ -7,7 +7,8 @@
 
 #include "compressors/memory.h"
 #include "compressors/method.h"
-#include "data/dataset.h"
+#include "data/source.h"
+#include "models/model.h"
 #include "sim/config.h"
 #include "sim/config_choice.h"
 #include "sim/config_read.h"
@@ -489,23 +490,52 @@ static struct tree *write_warmup(const struct config *c)
 
 static const char *const shardings[] = {"columns", "segments", NULL};
 
-static const struct key data_keys[] = {
-    {"name", KEY_TEXT, offsetof(struct config, data.name), .high = 32},
-    {"path", KEY_TEXT, offsetof(struct config, data.path), .high = 1024},
+#define NAME_AND_PATH                                                      \
+    {"name", KEY_TEXT, offsetof(struct config, data.name), .high = 32},    \
+    {                                                                      \
+        "path", KEY_TEXT, offsetof(struct config, data.path), .high = 1024 \
+    }
+
+static const struct key text_keys[] = {
+    NAME_AND_PATH,
     {"bptt", KEY_WHOLE, offsetof(struct config, data.bptt), .low = 1, .high = BPTT_MOST},
     {"min_count", KEY_WHOLE, offsetof(struct config, data.min_count), .low = 1, .high = 1e9},
     {"sharding", KEY_WORD, offsetof(struct config, data.sharding), .words = shardings},
 };
 
+static const char *const image_shardings[] = {"global", NULL};
+
+static const struct key image_keys[] = {
+    NAME_AND_PATH,
+    {"holdout", KEY_WHOLE, offsetof(struct config, data.holdout), .high = 1e9},
+    {"crop", KEY_WHOLE, offsetof(struct config, data.augment.crop), .high = 1024},
+    {"fill", KEY_WHOLE, offsetof(struct config, data.augment.fill), .high = 255},
+    {"flip", KEY_YES_NO, offsetof(struct config, data.augment.flip), .high = 1},
+    {"sharding", KEY_WORD, offsetof(struct config, data.sharding), .words = image_shardings},
+};
+
+static const struct section text_section = {COUNT_OF(text_keys), NULL};
+static const struct section image_section = {COUNT_OF(image_keys), NULL};
+
+/* What may be said of a set of a name. */
+static struct section data_section(const char *name)
+{
+    const struct dataset *set = dataset_find(name);
+    struct section section = set != NULL && set->kind->images ? image_section : text_section;
+
+    section.settings = config_settings(&dataset_table, name);
+    return section;
+}
+
 static bool read_data(struct config *c, const struct tree *node, const char *path,
                       struct error *err)
 {
     struct entry entry = {0};
-    struct section section = {COUNT_OF(data_keys), NULL};
+    struct section section;
 
     if (!config_read_entry(&entry, &dataset_table, node, path, err))
         return false;
-    section.settings = entry.settings;
+    section = data_section(entry.name);
     config_initial_values(c->data.value, entry.settings);
     return config_read_section(&section, c, c->data.value, node, path, err);
 }
@@ -514,7 +544,7 @@ static bool read_data(struct config *c, const struct tree *node, const char *pat
 static struct tree *write_data(const struct config *c)
 {
     struct tree *object = tree_new(TREE_OBJECT, NULL);
-    struct section section = {COUNT_OF(data_keys), config_settings(&dataset_table, c->data.name)};
+    struct section section = data_section(c->data.name);
     const struct dataset *set = dataset_find(c->data.name);
 
     config_write_section(object, &section, c, c->data.value);
@@ -528,21 +558,31 @@ static const struct key evaluate_keys[] = {
     {"bptt", KEY_WHOLE, offsetof(struct config, evaluate.bptt), .low = 1, .high = BPTT_MOST},
 };
 static const struct section evaluate_section = {COUNT_OF(evaluate_keys), NULL};
+static const struct section evaluate_images = {evaluate_keys, 1, NULL}; /* an image has one step */
+
+static bool is_of_images(const struct config *c)
+{
+    const struct dataset *set = dataset_find(c->data.name);
+
+    return set != NULL && set->kind->images;
+}
 
 static bool read_evaluate(struct config *c, const struct tree *node, const char *path,
                           struct error *err)
 {
-    return config_read_section(&evaluate_section, c, NULL, node, path, err);
+    return config_read_section(is_of_images(c) ? &evaluate_images : &evaluate_section, c, NULL,
+                               node, path, err);
 }
 
 static struct tree *write_evaluate(const struct config *c)
 {
     struct tree *object = tree_new(TREE_OBJECT, NULL);
 
-    config_write_section(object, &evaluate_section, c, NULL);
+    config_write_section(object, is_of_images(c) ? &evaluate_images : &evaluate_section, c, NULL);
     return object;
 }
 
+static const char *const keeps[] = {"average", "shared", "worker0", NULL};
 static const char *const decays[] = {"aggregate", "local", NULL};
 static const char *const exchanges[] = {"auto", "server", NULL};
 
@@ -595,6 +635,7 @@ static const struct key regime_keys[] = {
     {"dense_every", KEY_WHOLE, offsetof(struct config, dense_every), .high = 1e9},
     {"compress_all", KEY_YES_NO, offsetof(struct config, compress_all), .high = 1},
     {"exchange", KEY_WORD, offsetof(struct config, exchange), .words = exchanges},
+    {"batch_norm", KEY_WORD, offsetof(struct config, keep), .words = keeps},
     {"encoding", KEY_WORD, offsetof(struct config, encoding), .words = encoding_names},
     {"init", KEY_OWN, .read = read_init, .write = write_init},
 };
@@ -683,6 +724,8 @@ bool config_keys_read(struct config *c, const struct tree *regime, struct error 
 {
     if (!config_read_section(&regime_section, c, NULL, regime, "", err))
         return false;
+    if (is_of_images(c))
+        c->data.bptt = c->evaluate.bptt = 1;
     if (tree_get(regime, "weight_decay_at") == NULL)
         c->weight_decay_at = strcmp(c->compressor.name, "none") == 0 && c->quantiser.name[0] == '\0'
                                  ? DECAY_LOCAL
@@ -756,6 +799,21 @@ static bool check_method(const struct config *c, const struct tree *regime, stru
     return true;
 }
 
+/* A model and data of the same kind; and nothing is chosen by the test part. */
+static bool check_images(const struct config *c, const struct tree *regime, struct error *err)
+{
+    bool images = model_find(c->model.name)->least > 0;
+
+    if (images != is_of_images(c))
+        return config_wrong(tree_get(tree_get(regime, "model"), "name"), "model", err,
+                            "a model of %s, as the data set '%s' is", images ? "texts" : "images",
+                            c->data.name);
+    if (images && c->lr_rule.rule == LR_ANNEAL && c->data.holdout == 0)
+        return config_wrong(tree_get(tree_get(regime, "lr_rule"), "name"), "lr_rule", err,
+                            "a rule for data without a validation part; data.holdout makes one");
+    return true;
+}
+
 static bool settle_batch(struct config *c, const struct tree *total, struct error *err)
 {
     if (total == NULL) {
@@ -824,7 +882,8 @@ bool config_keys_check(struct config *c, const struct tree *regime, struct error
         return config_missing(regime, "", "schedule", err);
     if (c->phase[0].lr == LR_UNSAID)
         return config_missing(schedule, "schedule.0", "lr", err);
-    if (!check_method(c, regime, err) || !check_optimizer(c, regime, err))
+    if (!check_method(c, regime, err) || !check_optimizer(c, regime, err) ||
+        !check_images(c, regime, err))
         return false;
     if (!settle_batch(c, total, err) || !settle_nodes(c, tree_get(regime, "nodes"), err) ||
         !settle_scales(c, regime, err))
@@ -865,6 +924,8 @@ struct tree *config_keys_write(const struct config *c)
         tree_remove(regime, "exchange");
     if (c->lr_warmup.epochs == 0)
         tree_remove(regime, "lr_warmup");
+    if (!is_of_images(c))
+        tree_remove(regime, "batch_norm");
     tree_sort(regime);
     return regime;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "compressors/compressor.h"
+#include "data/dataset.h"
 #include "sim/config.h"
 #include "sim/config_choice.h"
 #include "sim/config_keys.h"
@@ -193,6 +194,25 @@ static void make_way_for_ratio(struct tree *into, const struct tree *ratio)
     }
 }
 
+/* Of another data set only what goes for it too stays: of one of its kind all but its place and its
+ * own settings. */
+static void make_way_for_data(struct tree *into, const struct tree *layer)
+{
+    const struct dataset *now = dataset_find(name_of(tree_get(into, "data")));
+    const struct dataset *then = dataset_find(name_of(tree_get(layer, "data")));
+    struct tree *data = tree_get(into, "data");
+
+    tree_remove(data, "path");
+    if (now == NULL || then == NULL)
+        return;
+    for (const struct setting *s = now->settings; s->name != NULL; s++)
+        tree_remove(data, s->name);
+    if (now->kind != then->kind) {
+        tree_remove(into, "data");
+        tree_remove(tree_get(into, "evaluate"), "bptt");
+    }
+}
+
 void config_layer_apply(struct tree *into, const struct tree *layer)
 {
     static const char *const whole[] = {"compressor", "memory", "lr_rule", "lr_scale"};
@@ -204,7 +224,7 @@ void config_layer_apply(struct tree *into, const struct tree *layer)
     if (picks_another(into, layer, "model"))
         tree_remove(into, "model");
     if (picks_another(into, layer, "data"))
-        tree_remove(tree_get(into, "data"), "path");
+        make_way_for_data(into, layer);
     for (size_t i = 0; i < ARRAY_LENGTH(whole); i++)
         if (name_of(tree_get(layer, whole[i])) != NULL)
             tree_remove(into, whole[i]);

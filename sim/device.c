@@ -240,6 +240,14 @@ void device_run_rows(struct device *dev, struct row_kernel *k, size_t rows, size
         dev->ops->run_rows(dev, k, rows, columns, args);
 }
 
+void device_run_sums(struct device *dev, struct sum_kernel *k, size_t rows, size_t columns,
+                     const void *args)
+{
+    find(dev, k->name, &k->cuda);
+    if (rows > 0 && columns > 0)
+        dev->ops->run_sums(dev, k, rows, columns, args);
+}
+
 void device_run_tiles(struct device *dev, struct tile_kernel *k, const struct tiles *l,
                       uint32_t workers, const void *args)
 {
@@ -266,6 +274,38 @@ void device_softmax_loss(struct device *dev, const struct softmax_loss *s)
 {
     if (s->rows > 0)
         dev->ops->softmax_loss(dev, s);
+}
+
+/* Whether there is anything to do. */
+static bool convolves(struct device *dev, const struct convolution *c)
+{
+    double y = (double)convolved(c->height, c->kernel, c->stride, c->pad) *
+               convolved(c->width, c->kernel, c->stride, c->pad) * c->filters;
+    double images = (double)(c->workers * c->images);
+
+    CHECK(c->channels % c->groups == 0 && c->filters % c->groups == 0);
+    if (dev->watch != NULL)
+        dev->watch->flop[dev->watch->stage] +=
+            2 * images * y * c->kernel * c->kernel * (c->channels / c->groups);
+    return images > 0;
+}
+
+void device_convolve(struct device *dev, const struct convolution *c)
+{
+    if (convolves(dev, c))
+        dev->ops->convolve(dev, c);
+}
+
+void device_convolve_data(struct device *dev, const struct convolution *c)
+{
+    if (convolves(dev, c))
+        dev->ops->convolve_data(dev, c);
+}
+
+void device_convolve_weights(struct device *dev, const struct convolution *c)
+{
+    if (convolves(dev, c))
+        dev->ops->convolve_weights(dev, c);
 }
 
 void device_select(struct device *dev, const struct selection *s)

@@ -16,6 +16,7 @@
 struct device;
 struct kernel;
 struct row_kernel;
+struct sum_kernel;
 struct tile_kernel;
 struct tiles;
 
@@ -43,6 +44,29 @@ struct softmax_loss {
     bool gradient;
 };
 
+/* A convolution of images, which lie height, width, channels, with filters, which lie likewise; the
+ * channels and the filters are in so many groups, and weights have channels / groups.  Every worker
+ * has as many images, one worker's behind another's.  A direction reads and writes what it names. */
+struct convolution {
+    size_t workers, images; /* images: of each worker */
+    uint32_t height, width, channels;
+    uint32_t filters, kernel, stride, pad, groups;
+    const float *x;       /* [workers][images][height][width][channels] */
+    const float *weights; /* [filters][kernel][kernel][channels / groups] */
+    const float *bias;    /* [filters], or NULL */
+    float *y;             /* [workers][images][height'][width'][filters] */
+    const float *y_grad;  /* the same */
+    float *x_grad;
+    float *weights_grad; /* [workers][stride_grad] */
+    size_t stride_grad;
+};
+
+/* Rows (or columns) of y. */
+static inline uint32_t convolved(uint32_t size, uint32_t kernel, uint32_t stride, uint32_t pad)
+{
+    return (size + 2 * pad - kernel) / stride + 1;
+}
+
 /* Of each tensor of each worker: the keep-th largest |x| as float_size() has it, how many entries
  * of just that size belong to the keep largest (those of lower index), and the largest size in
  * every tile. */
@@ -69,6 +93,7 @@ struct sort {
 struct device_ops {
     const char *name;   /* what --device takes */
     size_t chunk_bytes; /* of logits that should lie together: on a CPU, in its cache */
+    uint32_t stacked;   /* workers whose images are convolved together; 0: as many as fit */
 
     bool (*open)(struct device *dev, unsigned index, struct error *err);
     void (*close)(struct device *dev);
@@ -87,12 +112,17 @@ struct device_ops {
     void (*run)(struct device *dev, struct kernel *k, size_t n, const void *args);
     void (*run_rows)(struct device *dev, struct row_kernel *k, size_t rows, size_t columns,
                      const void *args);
+    void (*run_sums)(struct device *dev, struct sum_kernel *k, size_t rows, size_t columns,
+                     const void *args);
     void (*run_tiles)(struct device *dev, struct tile_kernel *k, const struct tiles *l,
                       uint32_t workers, const void *args);
 
     void (*gemm)(struct device *dev, const struct gemm *g);
     void (*transpose)(struct device *dev, const float *in, size_t rows, size_t columns, float *out);
     void (*softmax_loss)(struct device *dev, const struct softmax_loss *s);
+    void (*convolve)(struct device *dev, const struct convolution *c);         /* y */
+    void (*convolve_data)(struct device *dev, const struct convolution *c);    /* x_grad */
+    void (*convolve_weights)(struct device *dev, const struct convolution *c); /* weights_grad */
     void (*select)(struct device *dev, const struct selection *s);
     void (*scan)(struct device *dev, const uint32_t *in, size_t n, uint32_t *out); /* exclusive */
     void (*sort)(struct device *dev, const struct sort *s);
@@ -134,7 +164,7 @@ enum stage {
 
 struct stopwatch {
     double seconds[STAGES];
-    double flop[STAGES]; /* of products of matrices */
+    double flop[STAGES]; /* of products of matrices, and convolutions */
     enum stage stage;    /* what runs now, ... */
     double since;        /* ... from when on */
 };
@@ -209,6 +239,8 @@ void device_scratch_aside(struct device *dev, bool aside);
 void device_run(struct device *dev, struct kernel *k, size_t n, const void *args);
 void device_run_rows(struct device *dev, struct row_kernel *k, size_t rows, size_t columns,
                      const void *args);
+void device_run_sums(struct device *dev, struct sum_kernel *k, size_t rows, size_t columns,
+                     const void *args);
 void device_run_tiles(struct device *dev, struct tile_kernel *k, const struct tiles *l,
                       uint32_t workers, const void *args);
 
@@ -220,6 +252,13 @@ void device_gemm(struct device *dev, const struct gemm *g);
 /* out [columns][rows] := in [rows][columns] */
 void device_transpose(struct device *dev, const float *in, size_t rows, size_t columns, float *out);
 void device_softmax_loss(struct device *dev, const struct softmax_loss *s);
+
+/* y := x convolved with the weights, plus the bias; its gradient in x; and that in the weights, of
+ * each worker's images. */
+void device_convolve(struct device *dev, const struct convolution *c);
+void device_convolve_data(struct device *dev, const struct convolution *c);
+void device_convolve_weights(struct device *dev, const struct convolution *c);
+
 void device_select(struct device *dev, const struct selection *s);
 /* out[i] := in[0] + ... + in[i - 1]; out may be in. */
 void device_scan(struct device *dev, const uint32_t *in, size_t n, uint32_t *out);

@@ -1,11 +1,12 @@
 /*
  * device_cpu -- the device that is everywhere, and the oracle of the other one.
  *
- * GEMM is oneDNN's where there is oneDNN, else a plain loop.  Everything else is written to be
+ * GEMM and convolutions are oneDNN's where there is oneDNN, else plain loops.  Everything else is written to be
  * obviously right first; only the selection is written to be fast, and the tests compare it with
  * a sort.
  */
 #include "sim/device.h"
+#include "sim/device_cpu_convolve.h"
 #include "sim/exactmath.h"
 #include "sim/kernel.h"
 
@@ -26,6 +27,7 @@
 #define SELECT_SMALL 32768
 
 struct cpu {
+    struct convolver *convolver;
     uint32_t *key; /* candidates of a selection */
     size_t keys;
     uint32_t *place; /* of a sort: [limit + 1] */
@@ -36,8 +38,11 @@ struct cpu {
 
 static bool cpu_open(struct device *dev, unsigned index, struct error *err)
 {
+    struct cpu *cpu = allocate(1, sizeof(*cpu));
+
     omp_set_num_threads((int)dev->threads);
-    dev->state = allocate(1, sizeof(struct cpu));
+    cpu->convolver = convolver_create();
+    dev->state = cpu;
     return true;
 }
 
@@ -45,6 +50,7 @@ static void cpu_close(struct device *dev)
 {
     struct cpu *cpu = dev->state;
 
+    convolver_destroy(cpu->convolver);
     free(cpu->key);
     free(cpu->place);
     free(cpu->peeked);
@@ -164,6 +170,12 @@ static void cpu_run_rows(struct device *dev, struct row_kernel *k, size_t rows, 
     k->cpu(args, rows, columns);
 }
 
+static void cpu_run_sums(struct device *dev, struct sum_kernel *k, size_t rows, size_t columns,
+                         const void *args)
+{
+    k->cpu(args, rows, columns);
+}
+
 static void cpu_run_tiles(struct device *dev, struct tile_kernel *k, const struct tiles *l,
                           uint32_t workers, const void *args)
 {
@@ -255,6 +267,26 @@ static void cpu_softmax_loss(struct device *dev, const struct softmax_loss *s)
 #pragma omp parallel for schedule(static) if (s->rows * s->classes >= KERNEL_PARALLEL_FROM)
     for (size_t row = 0; row < s->rows; row++)
         softmax_row(s, row);
+}
+
+static struct convolver *convolver_of(const struct device *dev)
+{
+    return ((const struct cpu *)dev->state)->convolver;
+}
+
+static void cpu_convolve(struct device *dev, const struct convolution *c)
+{
+    convolver_forward(convolver_of(dev), c);
+}
+
+static void cpu_convolve_data(struct device *dev, const struct convolution *c)
+{
+    convolver_data(convolver_of(dev), c);
+}
+
+static void cpu_convolve_weights(struct device *dev, const struct convolution *c)
+{
+    convolver_weights(convolver_of(dev), c);
 }
 
 /* The k-th largest of key[n], k from 1.  Hoare's quickselect with the median of three. */
@@ -501,6 +533,7 @@ static bool cpu_peeked(struct device *dev, void *to, size_t bytes)
 const struct device_ops cpu_device = {
     .name = "cpu",
     .chunk_bytes = (size_t)8 << 20,
+    .stacked = 1,
     .open = cpu_open,
     .close = cpu_close,
     .describe = cpu_describe,
@@ -514,10 +547,14 @@ const struct device_ops cpu_device = {
     .wait = cpu_wait,
     .run = cpu_run,
     .run_rows = cpu_run_rows,
+    .run_sums = cpu_run_sums,
     .run_tiles = cpu_run_tiles,
     .gemm = cpu_gemm,
     .transpose = cpu_transpose,
     .softmax_loss = cpu_softmax_loss,
+    .convolve = cpu_convolve,
+    .convolve_data = cpu_convolve_data,
+    .convolve_weights = cpu_convolve_weights,
     .select = cpu_select,
     .scan = cpu_scan,
     .sort = cpu_sort,

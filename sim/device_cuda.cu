@@ -1,5 +1,5 @@
 /*
- * device_cuda -- an NVIDIA GPU: cudart, cuBLAS and CUB.
+ * device_cuda -- an NVIDIA GPU: cudart, cuBLAS, cuDNN's convolutions and CUB.
  *
  * This file and every file of kernels, compiled by nvcc, are one module that the program loads
  * when asked.  What the module needs of base.h comes to it in a table.
@@ -15,6 +15,7 @@
 #include <cub/cub.cuh>
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
+#include <cudnn.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@
 #define OLDEST         8 /* compute capability that the module is built for */
 
 /* Memory of a stream that grows with what is asked for. */
-enum use { BLAS_ROOM, CUB_ROOM, SORT_ROOM, HISTOGRAM_ROOM, ROOMS };
+enum use { BLAS_ROOM, CUB_ROOM, SORT_ROOM, HISTOGRAM_ROOM, CUDNN_ROOM, ROOMS };
 
 struct room {
     void *memory;
@@ -47,6 +48,7 @@ struct gpu {
 
     cudaStream_t stream[DEVICE_STREAMS];
     cublasHandle_t blas[DEVICE_STREAMS];
+    cudnnHandle_t dnn[DEVICE_STREAMS];
     struct room room[DEVICE_STREAMS][ROOMS];
     unsigned used; /* bit s: stream s has run beside stream 0 */
     bool forked;   /* in this step */
@@ -77,6 +79,7 @@ static struct module_base base;
 
 #define CUDA_CHECK(call)   cuda_check((call), #call, __FILE__, __LINE__)
 #define CUBLAS_CHECK(call) cublas_check((call), #call, __FILE__, __LINE__)
+#define CUDNN_CHECK(call)  cudnn_check((call), #call, __FILE__, __LINE__)
 
 static void call_failed(const char *call, const char *why, const char *file, int line)
 {
@@ -96,6 +99,12 @@ static void cublas_check(cublasStatus_t status, const char *call, const char *fi
 {
     if (status != CUBLAS_STATUS_SUCCESS)
         call_failed(call, cublasGetStatusString(status), file, line);
+}
+
+static void cudnn_check(cudnnStatus_t status, const char *call, const char *file, int line)
+{
+    if (status != CUDNN_STATUS_SUCCESS)
+        call_failed(call, cudnnGetErrorString(status), file, line);
 }
 
 static struct gpu *gpu_of(const struct device *dev)
@@ -192,6 +201,8 @@ static void cuda_close(struct device *dev)
     for (size_t s = 0; s < DEVICE_STREAMS; s++) {
         if (c->blas[s] != NULL)
             CUBLAS_CHECK(cublasDestroy(c->blas[s]));
+        if (c->dnn[s] != NULL)
+            CUDNN_CHECK(cudnnDestroy(c->dnn[s]));
         for (size_t use = 0; use < ROOMS; use++)
             CUDA_CHECK(cudaFree(c->room[s][use].memory));
         CUDA_CHECK(cudaStreamDestroy(c->stream[s]));
@@ -332,6 +343,14 @@ static void cuda_run_rows(struct device *dev, struct row_kernel *k, size_t rows,
     CUDA_CHECK(cudaGetLastError());
 }
 
+static void cuda_run_sums(struct device *dev, struct sum_kernel *k, size_t rows, size_t columns,
+                          const void *args)
+{
+    ((row_launcher *)k->cuda)(args, rows, columns,
+                              blocks_for(dev, rows * columns, gpu_of(dev)->wide), current(dev));
+    CUDA_CHECK(cudaGetLastError());
+}
+
 static void cuda_run_tiles(struct device *dev, struct tile_kernel *k, const struct tiles *l,
                            uint32_t workers, const void *args)
 {
@@ -389,6 +408,127 @@ static void cuda_transpose(struct device *dev, const float *in, size_t rows, siz
     CUBLAS_CHECK(cublasSgeam_64(blas(dev), CUBLAS_OP_T, CUBLAS_OP_N, (int64_t)rows,
                                 (int64_t)columns, &one, in, (int64_t)columns, &zero, out,
                                 (int64_t)rows, out, (int64_t)rows));
+}
+
+/* ---- cuDNN ---- */
+
+/* The current stream's. */
+static cudnnHandle_t dnn(struct device *dev)
+{
+    cudnnHandle_t *dnn = &gpu_of(dev)->dnn[dev->current];
+
+    if (*dnn == NULL) {
+        MODULE_CHECK(!gpu_of(dev)->capturing);
+        CUDNN_CHECK(cudnnCreate(dnn));
+        CUDNN_CHECK(cudnnSetStream(*dnn, current(dev)));
+    }
+    return *dnn;
+}
+
+/* A convolution as cuDNN wants it told; of host memory alone, so it can be made at every call. */
+struct described {
+    cudnnTensorDescriptor_t x, y, bias;
+    cudnnFilterDescriptor_t weights;
+    cudnnConvolutionDescriptor_t how;
+};
+
+static void describe_images(cudnnTensorDescriptor_t *d, size_t images, uint32_t height,
+                            uint32_t width, uint32_t channels)
+{
+    CUDNN_CHECK(cudnnCreateTensorDescriptor(d));
+    CUDNN_CHECK(cudnnSetTensor4dDescriptor(*d, CUDNN_TENSOR_NHWC, CUDNN_DATA_FLOAT, (int)images,
+                                           (int)channels, (int)height, (int)width));
+}
+
+/* In fp32: no TF32 unless it is asked for. */
+static struct described describe(const struct convolution *c, size_t images)
+{
+    struct described d;
+
+    describe_images(&d.x, images, c->height, c->width, c->channels);
+    describe_images(&d.y, images, convolved(c->height, c->kernel, c->stride, c->pad),
+                    convolved(c->width, c->kernel, c->stride, c->pad), c->filters);
+    describe_images(&d.bias, 1, 1, 1, c->filters);
+    CUDNN_CHECK(cudnnCreateFilterDescriptor(&d.weights));
+    CUDNN_CHECK(cudnnSetFilter4dDescriptor(d.weights, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NHWC,
+                                           (int)c->filters, (int)(c->channels / c->groups),
+                                           (int)c->kernel, (int)c->kernel));
+    CUDNN_CHECK(cudnnCreateConvolutionDescriptor(&d.how));
+    CUDNN_CHECK(cudnnSetConvolution2dDescriptor(d.how, (int)c->pad, (int)c->pad, (int)c->stride,
+                                                (int)c->stride, 1, 1, CUDNN_CROSS_CORRELATION,
+                                                CUDNN_DATA_FLOAT));
+    CUDNN_CHECK(cudnnSetConvolutionMathType(d.how, CUDNN_FMA_MATH));
+    CUDNN_CHECK(cudnnSetConvolutionGroupCount(d.how, (int)c->groups));
+    return d;
+}
+
+static void forget(struct described *d)
+{
+    CUDNN_CHECK(cudnnDestroyConvolutionDescriptor(d->how));
+    CUDNN_CHECK(cudnnDestroyFilterDescriptor(d->weights));
+    CUDNN_CHECK(cudnnDestroyTensorDescriptor(d->bias));
+    CUDNN_CHECK(cudnnDestroyTensorDescriptor(d->y));
+    CUDNN_CHECK(cudnnDestroyTensorDescriptor(d->x));
+}
+
+/* The algorithms are fixed: those for NHWC whose sums have one order. */
+#define FORWARD_ALGORITHM CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM
+#define DATA_ALGORITHM    CUDNN_CONVOLUTION_BWD_DATA_ALGO_1
+#define WEIGHTS_ALGORITHM CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1
+
+static void cuda_convolve(struct device *dev, const struct convolution *c)
+{
+    struct described d = describe(c, c->workers * c->images);
+    float one = 1;
+    float zero = 0;
+    size_t bytes;
+
+    CUDNN_CHECK(cudnnGetConvolutionForwardWorkspaceSize(dnn(dev), d.x, d.weights, d.how, d.y,
+                                                        FORWARD_ALGORITHM, &bytes));
+    CUDNN_CHECK(cudnnConvolutionForward(dnn(dev), &one, d.x, c->x, d.weights, c->weights, d.how,
+                                        FORWARD_ALGORITHM, room_for(dev, CUDNN_ROOM, bytes), bytes,
+                                        &zero, d.y, c->y));
+    if (c->bias != NULL)
+        CUDNN_CHECK(cudnnAddTensor(dnn(dev), &one, d.bias, c->bias, &one, d.y, c->y));
+    forget(&d);
+}
+
+static void cuda_convolve_data(struct device *dev, const struct convolution *c)
+{
+    struct described d = describe(c, c->workers * c->images);
+    float one = 1;
+    float zero = 0;
+    size_t bytes;
+
+    CUDNN_CHECK(cudnnGetConvolutionBackwardDataWorkspaceSize(dnn(dev), d.weights, d.y, d.how, d.x,
+                                                             DATA_ALGORITHM, &bytes));
+    CUDNN_CHECK(cudnnConvolutionBackwardData(dnn(dev), &one, d.weights, c->weights, d.y, c->y_grad,
+                                             d.how, DATA_ALGORITHM,
+                                             room_for(dev, CUDNN_ROOM, bytes), bytes, &zero, d.x,
+                                             c->x_grad));
+    forget(&d);
+}
+
+/* Worker by worker. */
+static void cuda_convolve_weights(struct device *dev, const struct convolution *c)
+{
+    struct described d = describe(c, c->images);
+    size_t x = (size_t)c->height * c->width * c->channels * c->images;
+    size_t y = (size_t)convolved(c->height, c->kernel, c->stride, c->pad) *
+               convolved(c->width, c->kernel, c->stride, c->pad) * c->filters * c->images;
+    float one = 1;
+    float zero = 0;
+    size_t bytes;
+    void *room;
+
+    CUDNN_CHECK(cudnnGetConvolutionBackwardFilterWorkspaceSize(dnn(dev), d.x, d.y, d.how, d.weights,
+                                                               WEIGHTS_ALGORITHM, &bytes));
+    room = room_for(dev, CUDNN_ROOM, bytes);
+    for (size_t w = 0; w < c->workers; w++)
+        CUDNN_CHECK(cudnnConvolutionBackwardFilter(
+            dnn(dev), &one, d.x, c->x + w * x, d.y, c->y_grad + w * y, d.how, WEIGHTS_ALGORITHM,
+            room, bytes, &zero, d.weights, c->weights_grad + w * c->stride_grad));
+    forget(&d);
 }
 
 /* ---- softmax ---- */
@@ -806,6 +946,7 @@ static bool cuda_peeked(struct device *dev, void *to, size_t bytes)
 static const struct device_ops cuda_device = {
     .name = "cuda",
     .chunk_bytes = (size_t)256 << 20,
+    .stacked = 0,
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,
@@ -819,10 +960,14 @@ static const struct device_ops cuda_device = {
     .wait = cuda_wait,
     .run = cuda_run,
     .run_rows = cuda_run_rows,
+    .run_sums = cuda_run_sums,
     .run_tiles = cuda_run_tiles,
     .gemm = cuda_gemm,
     .transpose = cuda_transpose,
     .softmax_loss = cuda_softmax_loss,
+    .convolve = cuda_convolve,
+    .convolve_data = cuda_convolve_data,
+    .convolve_weights = cuda_convolve_weights,
     .select = cuda_select,
     .scan = cuda_scan,
     .sort = cuda_sort,

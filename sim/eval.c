@@ -35,7 +35,8 @@ static bool check_notes(const struct train *t, struct progress *p, struct error 
 
     if (!safetensors_open(&file, c->init, err))
         return false;
-    ok = check_data(c, safetensors_metadata(&file, RUN_NOTE_DATA), t->text.sha256, p, err);
+    ok = check_data(c, safetensors_metadata(&file, RUN_NOTE_DATA),
+                    t->data.set->kind->contents(&t->data).sha256, p, err);
     name = safetensors_metadata(&file, RUN_NOTE_NAME);
     epoch = safetensors_metadata(&file, RUN_NOTE_EPOCH);
     if (ok && name != NULL && epoch != NULL && is_line(name) && is_line(epoch))
@@ -47,12 +48,12 @@ static bool check_notes(const struct train *t, struct progress *p, struct error 
 static bool load(struct train *t, struct error *err)
 {
     const struct config *c = t->config;
-    float *params = allocate(t->parameters.length, sizeof(*params));
+    float *params = allocate(graph_floats(&t->parameters), sizeof(*params));
     bool ok = weights_load(&t->parameters, c->init, c->init_sha256, params, err);
 
     if (ok) {
         train_prepare_evaluation(t, c->split);
-        device_upload(&t->dev, t->workers.params, params, t->parameters.length * sizeof(*params));
+        device_upload(&t->dev, t->workers.params, params, workers_params_bytes(&t->workers));
     }
     free(params);
     return ok;
@@ -64,16 +65,21 @@ static struct tree *metric(double value)
     return isfinite(value) ? tree_number(value, NULL) : tree_new(TREE_NULL, NULL);
 }
 
-static void print_json(FILE *out, const struct config *c, double loss, uint64_t scored)
+static void print_json(FILE *out, const struct config *c, bool images, const struct score *score)
 {
     struct tree *object = tree_new(TREE_OBJECT, NULL);
     char *text;
 
     tree_put(object, "file", tree_text(c->init, NULL));
     tree_put(object, "split", tree_text(text_part_names[c->split], NULL));
-    tree_put(object, "loss", metric(loss));
-    tree_put(object, "perplexity", metric(exp(loss)));
-    tree_put(object, "scored", tree_number((double)scored, NULL));
+    tree_put(object, "loss", metric(score->loss));
+    if (images) {
+        tree_put(object, "top1", metric(score->top1));
+        tree_put(object, "top5", metric(score->top5));
+    } else {
+        tree_put(object, "perplexity", metric(exp(score->loss)));
+    }
+    tree_put(object, "scored", tree_number((double)score->scored, NULL));
     text = tree_print(object);
     fprintf(out, "%s\n", text);
     free(text);
@@ -88,12 +94,17 @@ static void print_metric(FILE *out, const char *name, double value, int decimals
         fprintf(out, " %s Infinity", name);
 }
 
-static void print_line(FILE *out, const struct config *c, double loss, uint64_t scored)
+static void print_line(FILE *out, const struct config *c, bool images, const struct score *score)
 {
     fprintf(out, "%s %s", c->init, text_part_names[c->split]);
-    print_metric(out, "loss", loss, 6);
-    print_metric(out, "perplexity", exp(loss), 2);
-    fprintf(out, " scored %llu\n", (unsigned long long)scored);
+    print_metric(out, "loss", score->loss, 6);
+    if (images) {
+        print_metric(out, "top1", score->top1, 4);
+        print_metric(out, "top5", score->top5, 4);
+    } else {
+        print_metric(out, "perplexity", exp(score->loss), 2);
+    }
+    fprintf(out, " scored %llu\n", (unsigned long long)score->scored);
 }
 
 static bool evaluate(struct train *t, FILE *out, struct error *err)
@@ -101,22 +112,23 @@ static bool evaluate(struct train *t, FILE *out, struct error *err)
     const struct config *c = t->config;
     struct progress progress;
     char device[256];
-    uint64_t scored;
-    double loss;
+    struct score score;
+    bool images;
 
     progress_begin(&progress, c->quiet, 0);
-    if (!run_load_text(t, err) || !check_notes(t, &progress, err) ||
+    if (!run_load_data(t, err) || !check_notes(t, &progress, err) ||
         !device_open(&t->dev, c->device, c->threads, err) ||
         !train_plan_evaluation(t, c->split, err) || !load(t, err))
         return false;
     device_describe(&t->dev, device, sizeof(device));
     progress_say(&progress, "the %s part of %s  on %s", text_part_names[c->split], c->data.name,
                  device);
-    loss = train_evaluate(t, c->split, t->workers.params, &scored);
+    score = train_evaluate(t, c->split, t->workers.params);
+    images = t->data.set->kind->images;
     if (c->json)
-        print_json(out, c, loss, scored);
+        print_json(out, c, images, &score);
     else
-        print_line(out, c, loss, scored);
+        print_line(out, c, images, &score);
     return true;
 }
 

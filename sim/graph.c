@@ -1,16 +1,36 @@
+#include "sim/kernel.h"
+
+struct graph_add {
+    const float *from;
+    float *to;
+};
+
+KERNEL(graph_add)
+{
+    a->to[i] += a->from[i];
+}
+
+#ifndef __CUDACC__
+
 #include "sim/graph.h"
 
 #include "models/model.h"
-#include "sim/kernel.h"
 #include "sim/rng.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static void build(struct graph *g, const struct network *network)
 {
-    g->token = graph_buffer(g, graph_samples(g) * g->most.steps);
+    size_t pixels = (size_t)network->image.height * network->image.width;
+
+    g->image = network->image;
+    if (pixels > 0)
+        g->pixels = graph_buffer(g, graph_samples(g) * pixels * network->image.channels);
+    else
+        g->token = graph_buffer(g, graph_samples(g) * g->most.steps);
     g->target = graph_buffer(g, graph_samples(g) * g->most.steps);
     g->tail = UINT32_MAX;
     network->model->build(g, network->values, network->classes);
@@ -80,6 +100,70 @@ struct node *graph_node(struct graph *g, const struct op *op, struct node *in, u
     return x;
 }
 
+struct node *graph_image_node(struct graph *g, const struct op *op, struct node *in,
+                              struct image_size size)
+{
+    struct node *x = graph_node(g, op, in, size.channels);
+
+    x->height = size.height;
+    x->width = size.width;
+    x->out = graph_buffer(g, graph_samples(g) * width_of(x));
+    return x;
+}
+
+/* The first reader's gradient is that of x, unless it has a place already; the second's is added. */
+static void add_reader(struct node *x, float *grad)
+{
+    CHECK(x->readers < 2 && "what is read by three needs another sum");
+    if (x->readers++ == 0)
+        x->grad = grad;
+    else
+        x->more = grad;
+}
+
+static float *gradient_buffer(struct graph *g, const struct node *x)
+{
+    return graph_buffer(g, graph_samples(g) * width_of(x));
+}
+
+float *graph_read(struct graph *g, struct node *x)
+{
+    bool placed = x->readers == 0 && x->placed;
+    float *grad;
+
+    if (!g->training || x->op->backward == NULL)
+        return NULL;
+    grad = placed ? x->grad : gradient_buffer(g, x);
+    add_reader(x, grad);
+    return grad;
+}
+
+void graph_read_beside(struct graph *g, struct node *x, struct node *reader)
+{
+    if (!g->training)
+        return;
+    CHECK(reader->readers == 0 && x->op->backward != NULL);
+    reader->grad = gradient_buffer(g, reader);
+    reader->placed = true;
+    add_reader(x, reader->grad);
+}
+
+size_t graph_keep(struct graph *g, const char *name, size_t n, float initial)
+{
+    struct parameters *all = g->parameters;
+    struct kept *kept;
+
+    for (uint32_t i = 0; i < all->keeps; i++)
+        if (strcmp(all->kept[i].name, name) == 0)
+            return all->kept[i].at;
+    CHECK(all->keeps < PARAMETERS_MOST && strlen(name) < sizeof(kept->name));
+    kept = &all->kept[all->keeps++];
+    *kept = (struct kept){.n = n, .at = all->kept_length, .initial = initial};
+    snprintf(kept->name, sizeof(kept->name), "%s", name);
+    all->kept_length += n;
+    return kept->at;
+}
+
 uint32_t graph_parameter(struct graph *g, const char *name, float bound, uint32_t dims,
                          const size_t *dim)
 {
@@ -120,19 +204,44 @@ void graph_place(struct parameters *parameters, bool compress_all)
     }
 }
 
+size_t graph_floats(const struct parameters *parameters)
+{
+    return parameters->length + parameters->kept_length;
+}
+
+/* Box and Muller's, of two words; the first is not 0 when it is a number. */
+static float normal(uint32_t first, uint32_t second)
+{
+    double u = ((double)first + 1) / 4294967296.0, v = (double)second / 4294967296.0;
+
+    return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
+}
+
+static float initial(const struct parameter *p, uint64_t seed, uint32_t number, size_t e)
+{
+    struct rng_block draw =
+        rng_block(seed, RNG_INITIAL_WEIGHTS, (uint32_t)(e / 4), (uint32_t)(e >> 34), number, 0);
+    struct rng_block other;
+
+    if (p->deviation == 0)
+        return (2 * rng_uniform(draw.word[e % 4]) - 1) * p->bound;
+    other = rng_block(seed, RNG_INITIAL_WEIGHTS, (uint32_t)(e / 4), (uint32_t)(e >> 34), number, 1);
+    return normal(draw.word[e % 4], other.word[e % 4]) * p->deviation;
+}
+
 void graph_initial(const struct parameters *parameters, uint64_t seed, float *params)
 {
-    memset(params, 0, parameters->length * sizeof(*params));
+    memset(params, 0, graph_floats(parameters) * sizeof(*params));
     for (uint32_t i = 0; i < parameters->count; i++) {
         const struct parameter *p = &parameters->item[i];
+        bool drawn = p->bound > 0 || p->deviation > 0;
 
-        for (size_t e = 0; e < p->n && p->bound > 0; e++) {
-            struct rng_block draw =
-                rng_block(seed, RNG_INITIAL_WEIGHTS, (uint32_t)(e / 4), (uint32_t)(e >> 34), i, 0);
-
-            params[p->at + e] = (2 * rng_uniform(draw.word[e % 4]) - 1) * p->bound;
-        }
+        for (size_t e = 0; e < p->n; e++)
+            params[p->at + e] = drawn ? initial(p, seed, i, e) : p->constant;
     }
+    for (uint32_t i = 0; i < parameters->keeps; i++)
+        for (size_t e = 0; e < parameters->kept[i].n; e++)
+            params[parameters->length + parameters->kept[i].at + e] = parameters->kept[i].initial;
 }
 
 void graph_transpose(struct device *dev, const struct parameters *parameters, const float *params,
@@ -148,7 +257,12 @@ void graph_transpose(struct device *dev, const struct parameters *parameters, co
 
 uint32_t rows_of(const struct node *x, const struct pass *p)
 {
-    return p->shape.steps + x->spare;
+    return x->height > 0 ? x->height * x->width : p->shape.steps + x->spare;
+}
+
+uint32_t width_of(const struct node *x)
+{
+    return x->height > 0 ? x->height * x->width * x->features : x->features;
 }
 
 /* The tail's nodes for one chunk: forward, and backward as far as the tail goes. */
@@ -188,8 +302,22 @@ static void run_tail(struct graph *g, const struct pass *p)
     }
 }
 
-void graph_run(struct graph *g, const struct pass *p)
+static void run_backward(struct graph *g, struct node *x, const struct pass *p)
 {
+    if (x->op->backward == NULL)
+        return;
+    if (x->more != NULL && !x->op->adds_more)
+        LAUNCH(g->dev, graph_add, (size_t)p->shape.workers * p->shape.samples * width_of(x),
+               .from = x->more, .to = x->grad);
+    x->op->backward(g, x, p);
+}
+
+void graph_run(struct graph *g, const struct pass *run)
+{
+    struct pass pass = *run;
+    const struct pass *p = &pass;
+
+    pass.chunk = (struct chunk){0, p->shape.workers, 0, (size_t)p->shape.samples * p->shape.steps};
     CHECK(p->shape.workers <= g->most.workers && p->shape.samples <= g->most.samples &&
           p->shape.steps <= g->most.steps && (g->training || p->slab == NULL));
     device_stage(g->dev, STAGE_FORWARD);
@@ -197,5 +325,7 @@ void graph_run(struct graph *g, const struct pass *p)
         g->node[i]->op->forward(g, g->node[i], p);
     run_tail(g, p);
     for (uint32_t i = g->tail; p->slab != NULL && i-- > 0;)
-        g->node[i]->op->backward(g, g->node[i], p);
+        run_backward(g, g->node[i], p);
 }
+
+#endif

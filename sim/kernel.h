@@ -1,5 +1,5 @@
 /*
- * kernel.h -- one kernel body, two devices, in three forms.
+ * kernel.h -- one kernel body, two devices, in four forms.
  *
  * KERNEL is a map: a struct of arguments, a, and a statement for every element i.
  *
@@ -15,6 +15,24 @@
  *     ROW_KERNEL(add_bias) { a->out[row * a->columns + column] += a->bias[column]; }
  *
  *     LAUNCH_ROWS(dev, add_bias, rows, columns, .bias = b, .out = y, .columns = columns);
+ *
+ * SUM_KERNEL is for sums over many, side by side: a statement for so many neighbouring columns of a
+ * row, `count` from `column` on, 16 at a time on the CPU (or what is left of a row) and one on a
+ * GPU.  What is summed lives in arrays of SUM_SLOTS, and EACH_SUM(s) visits their columns:
+ *
+ *     struct column_sums { const float *x; float *sum; size_t n, columns; };
+ *     SUM_KERNEL(column_sums)
+ *     {
+ *         float sum[SUM_SLOTS] = {0};
+ *
+ *         for (size_t i = 0; i < a->n; i++)
+ *             EACH_SUM (s)
+ *                 sum[s] += a->x[(row * a->n + i) * a->columns + column + s];
+ *         EACH_SUM (s)
+ *             a->sum[row * a->columns + column + s] = sum[s];
+ *     }
+ *
+ *     LAUNCH_SUMS(dev, column_sums, rows, columns, .x = x, .sum = y, .n = n, .columns = columns);
  *
  * TILE_KERNEL is a statement for every tile, t, of 256 elements of one tensor of one worker.
  * Values of a tile live in arrays of TILE_SLOTS; EACH_SLOT(s) visits them, and tile_at(t, s) is
@@ -88,6 +106,13 @@ struct kernel {
 };
 
 struct row_kernel {
+    const char *name;
+    size_t args_bytes;
+    void (*cpu)(const void *args, size_t rows, size_t columns);
+    void *cuda;
+};
+
+struct sum_kernel {
     const char *name;
     size_t args_bytes;
     void (*cpu)(const void *args, size_t rows, size_t columns);
@@ -240,6 +265,25 @@ KERNEL_FN float bits_float(uint32_t x)
     }                                                                                              \
     KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column)
 
+#define SUM_SLOTS 1
+#define EACH_SUM(s) for (uint32_t s = 0; s < 1; s++)
+
+#define SUM_KERNEL(name)                                                                           \
+    KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column, uint32_t count);     \
+    static __global__ void name##_grid(const struct name a, size_t rows, size_t columns)           \
+    {                                                                                              \
+        size_t i = blockIdx.x * (size_t)KERNEL_BLOCK + threadIdx.x;                                \
+                                                                                                   \
+        for (; i < rows * columns; i += (size_t)gridDim.x * KERNEL_BLOCK)                          \
+            name##_at(&a, i / columns, i % columns, 1);                                            \
+    }                                                                                              \
+    extern "C" void name##_cuda(const void *args, size_t rows, size_t columns, unsigned blocks,    \
+                                cudaStream_t stream)                                               \
+    {                                                                                              \
+        name##_grid<<<blocks, KERNEL_BLOCK, 0, stream>>>(*(const struct name *)args, rows, columns); \
+    }                                                                                              \
+    KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column, uint32_t count)
+
 #define TILE_KERNEL(name)                                                                          \
     KERNEL_FN void name##_at(const struct name *a, const struct tile *t);                          \
     static __global__ void name##_grid(const struct name a, const struct tiles l)                  \
@@ -277,6 +321,9 @@ KERNEL_FN float bits_float(uint32_t x)
 
 /* Of a row, what a thread does at a time: few rows are shared out too. */
 #define KERNEL_COLUMNS 1024
+
+#define SUM_SLOTS 16
+#define EACH_SUM(s) _Pragma("omp simd") for (uint32_t s = 0; s < count; s++)
 
 KERNEL_FN uint32_t tile_element(const struct tile *t, uint32_t s)
 {
@@ -419,6 +466,28 @@ KERNEL_FN float bits_float(uint32_t x)
     static struct row_kernel name##_kernel = {#name, sizeof(struct name), name##_cpu, NULL};       \
     KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column)
 
+/* Whole blocks are a constant to the body, so that its loops over slots are vectors. */
+#define SUM_KERNEL(name)                                                                           \
+    KERNEL_FN __attribute__((always_inline)) void name##_at(const struct name *a, size_t row,      \
+                                                            size_t column, uint32_t count);        \
+    static void name##_cpu(const void *args, size_t rows, size_t columns)                          \
+    {                                                                                              \
+        const struct name a = *(const struct name *)args;                                          \
+        size_t blocks = (columns + SUM_SLOTS - 1) / SUM_SLOTS;                                     \
+                                                                                                   \
+        _Pragma("omp parallel for collapse(2) schedule(static) if (rows * blocks > 1)")            \
+        for (size_t row = 0; row < rows; row++) {                                                  \
+            for (size_t block = 0; block < blocks; block++) {                                      \
+                if ((block + 1) * SUM_SLOTS <= columns)                                            \
+                    name##_at(&a, row, block * SUM_SLOTS, SUM_SLOTS);                              \
+                else                                                                               \
+                    name##_at(&a, row, block * SUM_SLOTS, (uint32_t)(columns % SUM_SLOTS));        \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+    static struct sum_kernel name##_kernel = {#name, sizeof(struct name), name##_cpu, NULL};       \
+    KERNEL_FN void name##_at(const struct name *a, size_t row, size_t column, uint32_t count)
+
 #define TILE_KERNEL(name)                                                                          \
     KERNEL_FN void name##_at(const struct name *a, const struct tile *t);                          \
     static void name##_cpu(const void *args, const struct tiles *l, uint32_t workers)              \
@@ -454,6 +523,15 @@ KERNEL_FN float bits_float(uint32_t x)
         memset(&args_, 0, sizeof(args_));                            \
         KERNEL_ASSIGN(__VA_ARGS__)                                   \
         device_run_rows((dev), &name##_kernel, (rows), (columns), &args_); \
+    } while (0)
+
+#define LAUNCH_SUMS(dev, name, rows, columns, ...)                   \
+    do {                                                             \
+        struct name args_;                                           \
+                                                                     \
+        memset(&args_, 0, sizeof(args_));                            \
+        KERNEL_ASSIGN(__VA_ARGS__)                                   \
+        device_run_sums((dev), &name##_kernel, (rows), (columns), &args_); \
     } while (0)
 
 #define LAUNCH_TILES(dev, name, tiles, workers, ...)                 \

@@ -74,7 +74,7 @@ static void dropout_backward(struct graph *g, struct node *x, const struct pass 
     run(g, x, p, true);
 }
 
-static const struct op dropout_op = {"dropout", dropout_forward, dropout_backward};
+static const struct op dropout_op = {"dropout", dropout_forward, dropout_backward, false};
 
 struct node *graph_dropout(struct graph *g, struct node *x, float probability)
 {

@@ -121,7 +121,7 @@ static void embedding_backward(struct graph *g, struct node *x, const struct pas
                 .grad = grad);
 }
 
-static const struct op embedding_op = {"embedding", embedding_forward, embedding_backward};
+static const struct op embedding_op = {"embedding", embedding_forward, embedding_backward, false};
 
 struct node *graph_embedding(struct graph *g, const char *name, uint32_t words, uint32_t features,
                              float bound)

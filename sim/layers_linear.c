@@ -1,8 +1,9 @@
 /*
  * layers_linear -- y = x W^T + b, in chunks of rows.
  *
- * A layer of the tail: graph_run() gives it rows of some workers at a time, and its output holds
- * no more than those.
+ * The last one is a layer of the tail: graph_run() gives it rows of some workers at a time, and its
+ * output holds no more than those.  An image is a row: its weights are filters as large as it is,
+ * so that files have them in PyTorch's order, in which channels come before pixels.
  */
 #include "sim/kernel.h"
 
@@ -39,6 +40,7 @@ ROW_KERNEL(linear_bias_grad)
 
 #include "sim/graph.h"
 
+#include <math.h>
 #include <stdio.h>
 
 enum { WEIGHT, BIAS };
@@ -51,7 +53,7 @@ static size_t first_row(const struct pass *p)
 
 static void linear_forward(struct graph *g, struct node *x, const struct pass *p)
 {
-    size_t rows = p->chunk.workers * p->chunk.rows, in = x->in->features, out = x->features;
+    size_t rows = p->chunk.workers * p->chunk.rows, in = width_of(x->in), out = x->features;
 
     LAUNCH_ROWS(g->dev, linear_bias, rows, out,
                 .bias = p->params + g->parameters->item[x->parameter[BIAS]].at, .out = x->out,
@@ -63,13 +65,14 @@ static void linear_forward(struct graph *g, struct node *x, const struct pass *p
 
 static void linear_backward(struct graph *g, struct node *x, const struct pass *p)
 {
-    size_t rows = p->chunk.rows, in = x->in->features, out = x->features;
+    size_t rows = p->chunk.rows, in = width_of(x->in), out = x->features;
     size_t weight = g->parameters->item[x->parameter[WEIGHT]].at;
     size_t to = p->chunk.worker * p->stride;
 
-    GEMM(g->dev, .m = p->chunk.workers * rows, .n = in, .k = out, .a = x->grad, .lda = out,
-         .b = p->params + weight, .ldb = in, .c = x->in->grad + first_row(p) * in, .ldc = in,
-         .batch = 1);
+    if (x->in_grad != NULL)
+        GEMM(g->dev, .m = p->chunk.workers * rows, .n = in, .k = out, .a = x->grad, .lda = out,
+             .b = p->params + weight, .ldb = in, .c = x->in_grad + first_row(p) * in, .ldc = in,
+             .batch = 1);
     GEMM(g->dev, .transpose_a = true, .m = out, .n = in, .k = rows, .a = x->grad, .lda = out,
          .b = x->in->out + first_row(p) * in, .ldb = in, .beta = p->chunk.row > 0,
          .c = p->slab + to + weight, .ldc = in, .batch = p->chunk.workers, .stride_a = rows * out,
@@ -79,7 +82,37 @@ static void linear_backward(struct graph *g, struct node *x, const struct pass *
                 .bias = p->slab + to + g->parameters->item[x->parameter[BIAS]].at);
 }
 
-static const struct op linear_op = {"linear", linear_forward, linear_backward};
+static const struct op linear_op = {"linear", linear_forward, linear_backward, false};
+
+static uint32_t weight_of(struct graph *g, const struct node *x, const char *name,
+                          uint32_t features, float bound)
+{
+    size_t image[] = {features, x->height, x->width, x->features};
+    size_t matrix[] = {features, x->features};
+    bool is_image = x->height * x->width > 1;
+    uint32_t i = graph_parameter(g, name, bound, is_image ? 4 : 2, is_image ? image : matrix);
+
+    g->parameters->item[i].flat = is_image;
+    g->parameters->item[i].transposed = true;
+    return i;
+}
+
+/* weight: as in graph_linear(). */
+static void add_parameters(struct graph *g, struct node *y, const char *name, float bound,
+                           const char *weight)
+{
+    float usual = 1 / sqrtf((float)width_of(y->in));
+    char full[64];
+
+    snprintf(full, sizeof(full), "%s.weight", name);
+    y->parameter[WEIGHT] =
+        weight_of(g, y->in, weight != NULL ? weight : full, y->features, bound > 0 ? bound : usual);
+    if (weight != NULL)
+        g->parameters->item[y->parameter[WEIGHT]].uses = 2;
+    snprintf(full, sizeof(full), "%s.bias", name);
+    y->parameter[BIAS] =
+        graph_parameter(g, full, bound > 0 ? 0 : usual, 1, (size_t[]){y->features});
+}
 
 struct node *graph_linear(struct graph *g, struct node *x, const char *name, uint32_t features,
                           float bound, const char *weight)
@@ -87,23 +120,25 @@ struct node *graph_linear(struct graph *g, struct node *x, const char *name, uin
     struct node *y;
     size_t rows = (size_t)g->most.samples * g->most.steps;
     size_t most = g->dev->ops->chunk_bytes / (features * sizeof(float)) + 1;
-    char full[64];
 
     CHECK(!x->spare && x->lead == 0);
-    CHECK(g->tail == UINT32_MAX && "one linear layer so far: the last");
+    CHECK(g->tail == UINT32_MAX && "the last linear layer; those before are graph_hidden()");
     g->tail = g->nodes;
     y = graph_node(g, &linear_op, x, features);
-    snprintf(full, sizeof(full), "%s.weight", name);
-    y->parameter[WEIGHT] = graph_parameter(g, weight != NULL ? weight : full, bound, 2,
-                                           (size_t[]){features, x->features});
-    g->parameters->item[y->parameter[WEIGHT]].transposed = true;
-    if (weight != NULL)
-        g->parameters->item[y->parameter[WEIGHT]].uses = 2;
-    snprintf(full, sizeof(full), "%s.bias", name);
-    y->parameter[BIAS] = graph_parameter(g, full, 0, 1, (size_t[]){features});
+    y->in_grad = x->height > 0 ? graph_read(g, x) : x->grad;
+    add_parameters(g, y, name, bound, weight);
     g->chunk_rows = most < rows * g->most.workers ? most : rows * g->most.workers;
     y->out = graph_buffer(g, g->chunk_rows * features);
     y->grad = y->out; /* the loss turns logits into their gradient in place */
+    return y;
+}
+
+struct node *graph_hidden(struct graph *g, struct node *x, const char *name, uint32_t features)
+{
+    struct node *y = graph_image_node(g, &linear_op, x, (struct image_size){1, 1, features});
+
+    y->in_grad = graph_read(g, x);
+    add_parameters(g, y, name, 0, NULL);
     return y;
 }
 

@@ -195,7 +195,7 @@ static void lstm_backward(struct graph *g, struct node *x, const struct pass *p)
                 .b_ih = p->slab + at_of(g, x, B_IH), .b_hh = p->slab + at_of(g, x, B_HH));
 }
 
-static const struct op lstm_op = {"lstm", lstm_forward, lstm_backward};
+static const struct op lstm_op = {"lstm", lstm_forward, lstm_backward, false};
 
 struct node *graph_lstm(struct graph *g, struct node *x, const char *name, uint32_t layer,
                         uint32_t hidden)

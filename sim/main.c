@@ -263,7 +263,7 @@ static int measure(int argc, char **argv)
 static void bench_help(FILE *out)
 {
     fputs(
-        "Steps of the regime on a text of random words, so that no data are needed: seconds of "
+        "Steps of the regime on random words or images, so that no data are needed: seconds of "
         "each\n"
         "stage of a step, beside what the machine can do.  Nothing is written.  The flags of "
         "train,\n"
@@ -475,8 +475,10 @@ static void list_optimizers(void)
 
 static void list_datasets(void)
 {
-    for (const struct dataset *const *d = datasets; *d != NULL; d++)
+    for (const struct dataset *const *d = datasets; *d != NULL; d++) {
         printf("%-20s %s\n", (*d)->name, (*d)->about);
+        show_settings((*d)->settings);
+    }
 }
 
 static void show_regime(const char *name, const char *about, void *context)

@@ -72,16 +72,20 @@ static bool together(const struct config *c)
     return method_together(&method);
 }
 
-/* Of like size; all where the method wants that; a segment begins with the state that the one before
+/* Of like size; all where the method wants that; as many as the device likes of images; a segment begins with the state that the one before
  * it left, so there one. */
-static uint32_t group_size(const struct config *c, uint32_t groups)
+static uint32_t group_size(const struct device *dev, const struct config *c, uint32_t groups)
 {
+    bool images = dataset_find(c->data.name)->kind->images;
+
     if (together(c))
         return c->nodes;
     if (c->data.sharding == SHARD_SEGMENTS)
         return 1;
     if (c->group > 0)
         return c->group < c->nodes ? c->group : c->nodes;
+    if (images && dev->ops->stacked > 0)
+        return dev->ops->stacked < c->nodes ? dev->ops->stacked : c->nodes;
     return (c->nodes + groups - 1) / groups;
 }
 
@@ -101,7 +105,7 @@ static void begin(struct plan *plan, struct device *dev, const struct config *c,
     *plan = (struct plan){.available = available_on(dev)};
     plan->part.evaluation = graph_measure(dev, parameters, network, eval, false);
     graph_place(parameters, c->compress_all);
-    plan->part.parameters = 2 * parameters->length * sizeof(float);
+    plan->part.parameters = (parameters->length + graph_floats(parameters)) * sizeof(float);
     plan->part.data = data_bytes;
 }
 
@@ -130,8 +134,8 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                struct error *err)
 {
     begin(plan, dev, c, network, parameters, data_bytes);
-    plan->part.parameters += parameters->length * sizeof(float) + optimizer_bytes(c, parameters) +
-                             measure_bytes(c, parameters);
+    plan->part.parameters += graph_floats(parameters) * sizeof(float) +
+                             optimizer_bytes(c, parameters) + measure_bytes(c, parameters);
     plan->part.workers = workers_bytes(c, parameters);
     if (together(c) && c->data.sharding == SHARD_SEGMENTS && c->nodes > 1)
         return fail(err,
@@ -139,7 +143,7 @@ bool plan_make(struct plan *plan, struct device *dev, const struct config *c,
                     "one begins where the other ended",
                     c->compressor_name);
     for (uint32_t groups = 1; groups <= c->nodes; groups++) {
-        plan->group = group_size(c, groups);
+        plan->group = group_size(dev, c, groups);
         plan->streams = streams_for(dev, c, plan->group);
         plan->part.lane = workers_lane_bytes(dev, c, network, parameters, plan->group);
         if (c->streams == 0 && !fits(plan))

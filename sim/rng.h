@@ -18,7 +18,9 @@ enum rng_use {
     RNG_SHUFFLE,
     RNG_TEST,
     RNG_TEXT,
-    RNG_SELECTION
+    RNG_SELECTION,
+    RNG_AUGMENT,
+    RNG_IMAGES
 };
 
 struct rng_block {

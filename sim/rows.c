@@ -6,13 +6,13 @@
 #include "sim/exchange.h"
 #include "sim/train.h"
 
-double rows_loss(const struct train *t, uint64_t tokens)
+double rows_loss(const struct train *t, uint64_t samples)
 {
     double sum = 0;
 
     for (size_t i = 0; i < t->loss_rows; i++)
         sum += t->loss[i];
-    return tokens > 0 ? sum / (double)tokens : 0;
+    return samples > 0 ? sum / (double)samples : 0;
 }
 
 /* The steps that --log-every keeps; before their sums are cleared. */
@@ -35,6 +35,21 @@ static void collect_steps(struct rows *rows, struct train *t)
     rows->epoch.steps_kept = count;
 }
 
+/* Counts of the epoch's steps, which begin anew. */
+static double take_count(struct train *t, uint32_t *count)
+{
+    size_t bytes = t->loss_rows * sizeof(*count);
+    uint32_t *each = allocate(t->loss_rows, sizeof(*each));
+    double sum = 0;
+
+    device_download(&t->dev, each, count, bytes);
+    device_clear(&t->dev, count, bytes);
+    for (size_t i = 0; i < t->loss_rows; i++)
+        sum += each[i];
+    free(each);
+    return sum;
+}
+
 static void collect_means(struct epoch_row *row, struct train *t, const struct tally *tally)
 {
     struct workers *w = &t->workers;
@@ -48,7 +63,12 @@ static void collect_means(struct epoch_row *row, struct train *t, const struct t
     for (uint32_t i = 0; i < w->count; i++)
         norms += norm[i];
     free(norm);
-    row->train_loss = rows_loss(t, tally->tokens);
+    row->train_loss = rows_loss(t, tally->samples);
+    row->ranked = w->top[0] != NULL;
+    if (row->ranked) {
+        row->train_top1 = take_count(t, w->top[0]) / (double)tally->samples;
+        row->train_top5 = take_count(t, w->top[1]) / (double)tally->samples;
+    }
     row->grad_norm = norms / ((double)w->count * (double)tally->steps);
 }
 
@@ -181,9 +201,9 @@ void rows_collect(struct rows *rows, struct train *t, struct account *account,
 
     *rows = (struct rows){.epoch = {.lr = tally->lr,
                                     .steps = tally->steps,
-                                    .samples = tally->tokens,
+                                    .samples = tally->samples,
                                     .seconds = seconds_now() - tally->began}};
-    row->samples_per_second = (double)tally->tokens / row->seconds;
+    row->samples_per_second = (double)tally->samples / row->seconds;
     collect_steps(rows, t);
     collect_means(row, t, tally);
     put_bytes(row, t, tally, sent);

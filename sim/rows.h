@@ -14,7 +14,7 @@ struct train;
 
 /* What an epoch's steps add up on the host. */
 struct tally {
-    uint64_t steps, tokens;
+    uint64_t steps, samples; /* tokens or images */
     double lr;
     struct sent before_last; /* all messages before the epoch's last step */
     double began;
@@ -31,7 +31,7 @@ void rows_collect(struct rows *rows, struct train *t, struct account *account,
                   const struct tally *tally);
 void rows_free(struct rows *rows);
 
-/* The mean over so many tokens of the losses that t->loss holds. */
-double rows_loss(const struct train *t, uint64_t tokens);
+/* The mean over so many tokens or images of the losses that t->loss holds. */
+double rows_loss(const struct train *t, uint64_t samples);
 
 #endif

@@ -1,6 +1,5 @@
 #include "sim/run.h"
 
-#include "data/dataset.h"
 #include "results/store.h"
 #include "sim/progress.h"
 #include "sim/rows.h"
@@ -36,8 +35,8 @@ struct run {
 /* The loss so far, which is asked for and comes some steps later. */
 struct news {
     bool asked;
-    uint64_t tokens; /* when it was asked for */
-    double loss;     /* what came last */
+    uint64_t samples; /* when it was asked for */
+    double loss;      /* what came last */
 };
 
 /* Steps between two looks at whether the loss is still finite. */
@@ -98,17 +97,17 @@ static void unwatch_signals(pthread_t watcher)
 }
 
 /* The loss so far comes by a copy that is asked for, never waited for. */
-static void look(struct train *t, struct news *news, uint64_t tokens)
+static void look(struct train *t, struct news *news, uint64_t samples)
 {
     size_t bytes = t->loss_rows * sizeof(*t->loss);
 
     if (news->asked && device_peeked(&t->dev, t->loss, bytes)) {
-        news->loss = rows_loss(t, news->tokens);
+        news->loss = rows_loss(t, news->samples);
         news->asked = false;
     }
     if (!news->asked) {
         device_peek(&t->dev, t->workers.loss_sum, bytes);
-        news->tokens = tokens;
+        news->samples = samples;
         news->asked = true;
     }
 }
@@ -126,12 +125,12 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
 
         if (step + 1 == t->steps)
             tally->before_last = workers_sent(&t->workers);
-        tally->tokens += train_step(t, epoch, step);
+        tally->samples += train_step(t, epoch, step);
         tally->lr = (double)t->block.step.lr;
         account_step(&r->account, &t->workers, config_ratio(r->config, epoch, number));
         tally->steps++;
         if (due || tally->steps % LOOK_EVERY == 0)
-            look(t, &news, tally->tokens);
+            look(t, &news, tally->samples);
         if (due)
             progress_show(&r->progress, number + 1, news.loss);
         if (!t->wire_holds)
@@ -149,12 +148,18 @@ static bool epoch_steps(struct run *r, uint32_t epoch, struct tally *tally, stru
 
 static void say_epoch(struct run *r, const struct epoch_row *row)
 {
+    char metric[64];
+
+    if (row->ranked)
+        snprintf(metric, sizeof(metric), "top1 %.2f %%", 100 * row->top1);
+    else
+        snprintf(metric, sizeof(metric), "perplexity %.2f", exp(row->valid_loss));
     progress_say(&r->progress,
-                 "epoch %u of %u  loss %.4f  valid %.4f  perplexity %.2f  up %.4g MB  ratio %.4g  "
-                 "%.1f s  %.0f tokens/s",
-                 row->epoch + 1, r->config->epochs, row->train_loss, row->valid_loss,
-                 exp(row->valid_loss), row->bytes_up * 1e-6, row->bytes_dense / row->bytes_up,
-                 row->seconds, row->samples_per_second);
+                 "epoch %u of %u  loss %.4f  valid %.4f  %s  up %.4g MB  ratio %.4g  "
+                 "%.1f s  %.0f %s/s",
+                 row->epoch + 1, r->config->epochs, row->train_loss, row->valid_loss, metric,
+                 row->bytes_up * 1e-6, row->bytes_dense / row->bytes_up, row->seconds,
+                 row->samples_per_second, r->train.data.set->kind->samples);
 }
 
 /* *row is what was written, without what it has within. */
@@ -162,12 +167,17 @@ static bool write_epoch(struct run *r, uint32_t epoch, const struct tally *tally
                         struct epoch_row *row, struct error *err)
 {
     struct train *t = &r->train;
+    struct score score;
     struct rows rows;
     bool ok;
 
     rows_collect(&rows, t, &r->account, tally);
     rows.epoch.epoch = epoch;
-    rows.epoch.valid_loss = train_evaluate(t, TEXT_VALID, t->workers.params, &rows.epoch.scored);
+    score = train_evaluate(t, TEXT_VALID, t->workers.params);
+    rows.epoch.valid_loss = score.loss;
+    rows.epoch.top1 = score.top1;
+    rows.epoch.top5 = score.top5;
+    rows.epoch.scored = score.scored;
     ok = store_epoch(r->store, r->id, &rows.epoch, err);
     *row = rows.epoch;
     row->step = NULL;
@@ -184,13 +194,19 @@ static bool has_diverged(struct train *t, const struct epoch_row *row)
     return diverged != 0 || !isfinite(row->train_loss) || !isfinite(row->valid_loss);
 }
 
+static struct contents contents_of(const struct run *r)
+{
+    return r->train.data.set->kind->contents(&r->train.data);
+}
+
+/* Nothing is chosen by the test part. */
 static bool remember_best(struct run *r, uint32_t epoch, double loss)
 {
     struct train *t = &r->train;
 
-    if (r->has_best && !(loss < r->best_loss))
+    if (!contents_of(r).validates || (r->has_best && !(loss < r->best_loss)))
         return false;
-    device_copy(&t->dev, r->best, t->workers.params, t->parameters.length * sizeof(float));
+    device_copy(&t->dev, r->best, t->workers.params, workers_params_bytes(&t->workers));
     r->has_best = true;
     r->best_loss = loss;
     r->best_epoch = epoch;
@@ -221,28 +237,36 @@ static bool epochs(struct run *r, enum run_status *status, struct error *err)
     return true;
 }
 
+static void test(struct run *r, struct test_row *row, const float *params)
+{
+    struct score score = train_evaluate(&r->train, TEXT_TEST, params);
+
+    row->loss = score.loss;
+    row->ranked = r->train.data.set->kind->images;
+    row->top1 = score.top1;
+    row->top5 = score.top5;
+    row->scored = score.scored;
+}
+
 /* A paper's number is the test metric of the weights that were best on validation; the last ones
  * stand beside it. */
 static bool finish(struct run *r, enum run_status status, struct error *err)
 {
     struct train *t = &r->train;
-    struct test_row test[] = {
+    struct test_row row[] = {
         {.which = "best", .selected_on = "valid", .epoch = r->best_epoch},
         {.which = "last", .selected_on = "none", .epoch = r->config->epochs - 1},
     };
+    struct test_row *first = r->has_best ? &row[0] : &row[1];
     size_t tests = 0;
 
     if (status == RUN_STOPPED)
         return store_finish(r->store, r->id, "stopped", NULL, 0, err);
-    if (r->has_best) {
-        test[0].loss = train_evaluate(t, TEXT_TEST, r->best, &test[0].scored);
-        tests = 1;
-    }
-    if (status == RUN_DONE) {
-        test[1].loss = train_evaluate(t, TEXT_TEST, t->workers.params, &test[1].scored);
-        tests = 2;
-    }
-    return store_finish(r->store, r->id, status == RUN_DONE ? "done" : "diverged", test, tests,
+    if (r->has_best)
+        test(r, &first[tests++], r->best);
+    if (status == RUN_DONE)
+        test(r, &first[tests++], t->workers.params);
+    return store_finish(r->store, r->id, status == RUN_DONE ? "done" : "diverged", first, tests,
                         err);
 }
 
@@ -250,12 +274,13 @@ static void say_beginning(struct run *r, const char *device)
 {
     const struct config *c = r->config;
     const struct train *t = &r->train;
+    const struct source_kind *kind = t->data.set->kind;
 
     progress_say(&r->progress, "%s  into %s  on %s", c->name, c->db, device);
     progress_say(&r->progress,
-                 "%zu parameters  %u words  %u workers x %u columns in groups of %u  %llu steps an "
-                 "epoch",
-                 t->workers.all.elements, t->text.words, c->workers, c->batch, t->plan.group,
+                 "%zu parameters  %u %s  %u workers x %u %s in groups of %u  %llu steps an epoch",
+                 t->workers.all.elements, contents_of(r).classes, kind->classes, c->workers,
+                 c->batch, kind->images ? kind->samples : "columns", t->plan.group,
                  (unsigned long long)t->steps);
     if (store_notice(r->store) != NULL)
         progress_say(&r->progress, "%s", store_notice(r->store));
@@ -275,8 +300,8 @@ static bool train_claimed(struct run *r, const char *device, enum run_status *st
     measure_create(&t->measure, &t->workers);
     account_create(&r->account, &t->workers);
     if (r->initial != NULL)
-        device_upload(&t->dev, t->workers.params, r->initial, t->parameters.length * sizeof(float));
-    r->best = device_alloc(&t->dev, t->parameters.length * sizeof(float));
+        device_upload(&t->dev, t->workers.params, r->initial, workers_params_bytes(&t->workers));
+    r->best = device_alloc(&t->dev, workers_params_bytes(&t->workers));
     progress_begin(&r->progress, r->config->quiet, t->steps * r->config->epochs);
     say_beginning(r, device);
     ok = epochs(r, status, err);
@@ -309,7 +334,7 @@ static bool claim(struct run *r, const char *device, enum store_claim *claimed, 
                            .device = device,
                            .config = c->effective,
                            .version = GRADPRESS_VERSION " " GRADPRESS_COMMIT,
-                           .data_sha256 = r->train.text.sha256,
+                           .data_sha256 = contents_of(r).sha256,
                            .ratio = c->ratio[c->ratios - 1].ratio,
                            .workers = c->workers,
                            .batch = c->batch,
@@ -325,7 +350,7 @@ static bool claim(struct run *r, const char *device, enum store_claim *claimed, 
     return ok;
 }
 
-bool run_load_text(struct train *t, struct error *err)
+bool run_load_data(struct train *t, struct error *err)
 {
     const struct config *c = t->config;
     const char *path = c->data.path[0] != '\0' ? c->data.path : NULL;
@@ -333,9 +358,10 @@ bool run_load_text(struct train *t, struct error *err)
     char *folder;
     bool ok;
 
-    if (!dataset_locate(dataset_find(c->data.name), path, root, &folder, err))
+    train_source(t);
+    if (!dataset_locate(t->data.set, path, root, &folder, err))
         return false;
-    ok = text_load(&t->text, folder, c->data.min_count, err);
+    ok = t->data.set->kind->load(&t->data, folder, err);
     free(folder);
     return ok;
 }
@@ -347,7 +373,7 @@ static bool load_initial(struct run *r, struct error *err)
 
     if (c->init[0] == '\0')
         return true;
-    r->initial = allocate(parameters->length, sizeof(*r->initial));
+    r->initial = allocate(graph_floats(parameters), sizeof(*r->initial));
     return weights_load(parameters, c->init, c->init_sha256, r->initial, err);
 }
 
@@ -356,13 +382,13 @@ static bool save(struct run *r, struct error *err)
 {
     const struct config *c = r->config;
     struct train *t = &r->train;
-    size_t bytes = t->parameters.length * sizeof(float);
+    size_t bytes = workers_params_bytes(&t->workers);
     float *params = allocate(1, bytes);
     char epoch[16];
     struct safetensors_note notes[] = {{"key", c->key},
                                        {RUN_NOTE_NAME, c->name},
                                        {RUN_NOTE_EPOCH, epoch},
-                                       {RUN_NOTE_DATA, t->text.sha256},
+                                       {RUN_NOTE_DATA, contents_of(r).sha256},
                                        {CONFIG_NOTE, c->effective}};
     bool ok;
 
@@ -445,7 +471,7 @@ static bool run_through(struct run *r, enum run_status *status, char **summary, 
     enum store_claim claimed;
     char device[256];
 
-    if (!run_load_text(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
+    if (!run_load_data(t, err) || !device_open(&t->dev, c->device, c->threads, err) ||
         !train_plan(t, err) || !load_initial(r, err) || !can_write_files(r, err) ||
         !store_open(&r->store, c->db, err))
         return false;
@@ -474,7 +500,7 @@ bool run(const struct config *c, enum run_status *status, char **summary, int *s
     watched = watch_signals(&watcher, err);
     ok = watched && run_through(r, status, summary, err);
     if (r->best != NULL)
-        device_free(&r->train.dev, r->best, r->train.parameters.length * sizeof(float));
+        device_free(&r->train.dev, r->best, workers_params_bytes(&r->train.workers));
     account_destroy(&r->account);
     train_destroy(&r->train);
     store_close(r->store);

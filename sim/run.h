@@ -21,8 +21,8 @@ enum run_status {
     RUN_ELSEWHERE /* another process is at it */
 };
 
-/* Finds the data that t->config names, and fills t->text. */
-bool run_load_text(struct train *t, struct error *err);
+/* Finds the data that t->config names, and fills t->data. */
+bool run_load_data(struct train *t, struct error *err);
 
 /* Trains what c says and writes every epoch to the database.  *summary: the one line of results,
  * a new string (NULL if there are none).  Progress goes to stderr.  After SIGINT or SIGTERM the

@@ -62,7 +62,7 @@ static bool look(struct shown *s, struct error *missing, struct error *err)
     bool ok;
 
     missing->text[0] = '\0';
-    if (!run_load_text(t, missing))
+    if (!run_load_data(t, missing))
         return true;
     missing->text[0] = '\0';
     if (!device_open(&t->dev, s->c->device, s->c->threads, err))
@@ -134,12 +134,11 @@ static void print_memory(FILE *out, const struct plan *plan, const char *device,
     free(free_text);
 }
 
-static void print_text(FILE *out, const struct text *text)
+static void print_data(FILE *out, const struct source_kind *kind, const struct contents *data)
 {
-    fprintf(out, "%-*s  %u\n", KEY_WIDTH, "words", text->words);
-    fprintf(out, "%-*s  %zu train, %zu valid, %zu test\n", KEY_WIDTH, "tokens",
-            text->part[TEXT_TRAIN].count, text->part[TEXT_VALID].count,
-            text->part[TEXT_TEST].count);
+    fprintf(out, "%-*s  %u\n", KEY_WIDTH, kind->classes, data->classes);
+    fprintf(out, "%-*s  %zu train, %zu valid, %zu test\n", KEY_WIDTH, kind->samples,
+            data->count[TEXT_TRAIN], data->count[TEXT_VALID], data->count[TEXT_TEST]);
 }
 
 static void print_model(FILE *out, const struct shown *s)
@@ -164,14 +163,15 @@ static void print_all(FILE *out, const struct shown *s, bool parts)
 {
     const struct config *c = s->c;
     const struct train *t = s->train;
+    struct contents data = t->data.set->kind->contents(&t->data);
 
     for (size_t i = 0; i < c->tolds; i++)
         print_key(out, &c->told[i]);
     fprintf(out, "\n%-*s  %s\n", KEY_WIDTH, "key", c->key);
     fprintf(out, "%-*s  %s\n", KEY_WIDTH, "name", c->name);
     fprintf(out, "%-*s  %u a worker, %u in total\n", KEY_WIDTH, "batch", c->batch, c->total_batch);
-    if (t->text.words > 0)
-        print_text(out, &t->text);
+    if (data.classes > 0)
+        print_data(out, t->data.set->kind, &data);
     if (t->steps > 0)
         fprintf(out, "%-*s  %llu an epoch, %llu in all\n", KEY_WIDTH, "steps",
                 (unsigned long long)t->steps, (unsigned long long)t->steps * c->epochs);
@@ -218,13 +218,19 @@ static void put_plan(struct tree *object, const struct plan *plan, bool parts)
     tree_put_number(object, "memory.lane.scratch", (double)plan->part.lane.scratch);
 }
 
-static void put_data(struct tree *object, const struct train *t, uint32_t epochs)
+static void put_data(struct tree *object, const struct train *t, const struct contents *data,
+                     uint32_t epochs)
 {
-    tree_put_number(object, "data.words", t->text.words);
-    tree_put_number(object, "data.train_tokens", (double)t->text.part[TEXT_TRAIN].count);
-    tree_put_number(object, "data.valid_tokens", (double)t->text.part[TEXT_VALID].count);
-    tree_put_number(object, "data.test_tokens", (double)t->text.part[TEXT_TEST].count);
-    tree_put_text(object, "data.sha256", t->text.sha256);
+    const struct source_kind *kind = t->data.set->kind;
+    char path[64];
+
+    snprintf(path, sizeof(path), "data.%s", kind->classes);
+    tree_put_number(object, path, data->classes);
+    for (int part = 0; part < TEXT_PARTS; part++) {
+        snprintf(path, sizeof(path), "data.%s_%s", text_part_names[part], kind->samples);
+        tree_put_number(object, path, (double)data->count[part]);
+    }
+    tree_put_text(object, "data.sha256", data->sha256);
     if (t->steps == 0)
         return;
     tree_put_number(object, "steps.epoch", (double)t->steps);
@@ -245,6 +251,7 @@ static void print_json(FILE *out, const struct shown *s, bool parts)
 {
     const struct config *c = s->c;
     const struct train *t = s->train;
+    struct contents data = t->data.set->kind->contents(&t->data);
     struct tree *object = tree_new(TREE_OBJECT, NULL);
     char *text;
 
@@ -256,8 +263,8 @@ static void print_json(FILE *out, const struct shown *s, bool parts)
     tree_put(object, "settings", settings_tree(c));
     tree_put_number(object, "batch.worker", c->batch);
     tree_put_number(object, "batch.total", c->total_batch);
-    if (t->text.words > 0)
-        put_data(object, t, c->epochs);
+    if (data.classes > 0)
+        put_data(object, t, &data, c->epochs);
     if (s->elements > 0)
         put_model(object, s);
     if (s->device[0] != '\0')

@@ -49,23 +49,17 @@ static double learning_rate(const struct train *t, uint32_t epoch, uint64_t step
     return lr;
 }
 
-/* The segment that worker k is to do in a step of the epoch, or none. */
-static bool segment_of(const struct train *t, uint64_t step, uint32_t worker, uint64_t *segment)
+static const struct source_kind *kind_of(const struct train *t)
 {
-    bool segments = t->config->data.sharding == SHARD_SEGMENTS;
-
-    *segment = segments ? step * t->config->nodes + worker : step;
-    return *segment < t->segments;
+    return t->data.set->kind;
 }
 
-/* Its length; 0: none. */
-static uint32_t segment_steps(const struct train *t, uint64_t step, uint32_t worker)
+/* Tokens or images. */
+static uint64_t samples_of(const struct train *t, uint64_t step, uint32_t worker)
 {
-    uint64_t segment;
+    struct share share = kind_of(t)->share(&t->data, step, worker);
 
-    if (!segment_of(t, step, worker, &segment))
-        return 0;
-    return stream_steps(t->data.rows, t->config->data.bptt, segment);
+    return (uint64_t)share.samples * share.steps;
 }
 
 /* What a residual in units of lr times the gradient is to be multiplied with. */
@@ -84,14 +78,13 @@ uint64_t train_post(struct train *t, uint32_t epoch, uint64_t step)
     uint64_t number = epoch * t->steps + step;
     double ratio = config_ratio(c, epoch, number);
     double lr = learning_rate(t, epoch, number);
-    uint64_t first_segment;
-    uint64_t rows = 0;
+    double workers = c->nodes;
+    uint64_t samples = 0;
 
-    segment_of(t, step, 0, &first_segment);
     t->block.step = (struct step){
         .seed = c->seed,
         .number = number,
-        .position = first_segment * c->data.bptt,
+        .position = kind_of(t)->position(&t->data, step),
         .ratio = ratio,
         .lr = (float)lr,
         .lr_change = lr_change(t, lr),
@@ -104,24 +97,31 @@ uint64_t train_post(struct train *t, uint32_t epoch, uint64_t step)
     for (uint32_t i = 0; i < t->workers.compressed.count; i++)
         t->block.keep[i] = (uint32_t)sparse_keep(t->workers.compressed.n[i], ratio);
     for (uint32_t k = 0; k < c->nodes; k++)
-        rows += segment_steps(t, step, k);
+        samples += samples_of(t, step, k);
     for (uint32_t k = 0; k < c->nodes; k++)
         t->block.sample_weight[k] =
-            (float)((double)c->nodes * segment_steps(t, step, k) / (double)rows);
+            (float)(workers * (double)samples_of(t, step, k) / (double)samples);
     step_block_post(&t->block, &t->workers);
-    return rows * c->node_batch;
+    return samples;
 }
 
-static uint32_t lane_of(const struct workers *w, uint32_t first)
+/* How many workers from first on are done together: those of a group do as much as each other. */
+static uint32_t group_from(const struct train *t, uint64_t step, uint32_t first)
 {
-    return first / w->group % w->lanes;
+    const struct workers *w = &t->workers;
+    uint64_t samples = samples_of(t, step, first);
+    uint32_t group = 1;
+
+    while (group < w->group && first + group < w->count &&
+           samples_of(t, step, first + group) == samples)
+        group++;
+    return group;
 }
 
 void train_send(struct train *t, struct lane *lane)
 {
     struct workers *w = &t->workers;
-    uint32_t first = lane->group.call.first;
-    uint32_t at = lane_of(w, first);
+    uint32_t at = (uint32_t)(lane - w->lane);
 
     device_stage(w->dev, STAGE_COMPENSATE);
     workers_clip(w, lane);
@@ -133,7 +133,7 @@ void train_send(struct train *t, struct lane *lane)
     dump_sent(t->dump, w, lane);
     if (t->config->verify_wire && t->wire_holds)
         t->wire_holds = workers_verify(w, lane, &t->wire_fault);
-    if (first > 0)
+    if (lane->group.call.first > 0)
         device_await(w->dev, (at + w->lanes - 1) % w->lanes);
     device_stage(w->dev, STAGE_EXCHANGE);
     exchange_receive(w, lane, t->optimizer.sum);
@@ -144,11 +144,14 @@ void train_send(struct train *t, struct lane *lane)
     dump_kept(t->dump, w, lane);
 }
 
-static void group_step(struct train *t, uint64_t step, uint32_t first, uint32_t group)
+/* number: of the group in its step. */
+static void group_step(struct train *t, uint64_t step, uint32_t number, uint32_t first,
+                       uint32_t group)
 {
     struct workers *w = &t->workers;
-    uint32_t at = lane_of(w, first);
-    struct shape shape = {group, t->config->node_batch, segment_steps(t, step, first)};
+    uint32_t at = number % w->lanes;
+    struct share share = kind_of(t)->share(&t->data, step, first);
+    struct shape shape = {group, share.samples, share.steps};
 
     device_stream(w->dev, at);
     workers_gradients(w, &w->lane[at], &t->data, first, shape);
@@ -165,18 +168,20 @@ static void run_step(struct train *t, uint64_t step)
 {
     struct workers *w = &t->workers;
     bool eager = t->config->verify_wire || dump_active(t->dump) || w->dev->watch != NULL;
+    uint32_t groups = 0;
 
     if (!eager && device_step_begin(w->dev, shape_of(t, step)))
         return;
     device_stage(w->dev, STAGE_FORWARD);
     graph_transpose(w->dev, w->parameters, w->params, w->transposed);
-    for (uint32_t first = 0; first < w->count; first += w->group) {
-        uint32_t left = w->count - first;
+    for (uint32_t first = 0; first < w->count; groups++) {
+        uint32_t group = group_from(t, step, first);
 
-        group_step(t, step, first, left < w->group ? left : w->group);
+        group_step(t, step, groups, first, group);
+        first += group;
     }
     device_stream(w->dev, 0);
-    device_await(w->dev, (w->count - 1) / w->group % w->lanes);
+    device_await(w->dev, (groups - 1) % w->lanes);
     device_stage(w->dev, STAGE_EXCHANGE);
     exchange_finish(w, t->optimizer.sum);
     if (t->config->verify_wire && t->wire_holds)
@@ -184,6 +189,7 @@ static void run_step(struct train *t, uint64_t step)
     dump_delivered(t->dump, w, t->optimizer.sum);
     device_stage(w->dev, STAGE_APPLY);
     optimizer_apply(&t->optimizer, w);
+    workers_keep_statistics(w);
     dump_end(t->dump, w, &t->optimizer);
     device_stage(w->dev, STAGE_OTHER);
     if (!eager)
@@ -198,53 +204,85 @@ static bool last_but_one(const struct train *t, uint64_t step)
 
 uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step)
 {
-    uint64_t tokens = train_post(t, epoch, step);
+    uint64_t samples = train_post(t, epoch, step);
 
-    if (step == 0)
+    if (step == 0) {
         workers_begin_epoch(&t->workers);
+        kind_of(t)->begin_epoch(&t->data, &t->dev, epoch);
+    }
     dump_begin(t->dump, &t->workers, &t->block.step, epoch);
     step_log_before(&t->log, &t->workers, &t->block.step);
     measure_begin(&t->measure, &t->workers, &t->block.step, last_but_one(t, step));
     run_step(t, step);
     measure_end(&t->measure, &t->workers);
-    step_log_after(&t->log, &t->workers, &t->block.step, tokens);
-    return tokens;
+    step_log_after(&t->log, &t->workers, &t->block.step, samples);
+    return samples;
 }
 
-double train_evaluate(struct train *t, enum text_part part, const float *params, uint64_t *scored)
+static size_t evaluation_rows(const struct config *c)
 {
-    struct evaluation *e = &t->evaluation;
-    const struct stream *s = &e->part[part];
-    uint32_t batch = t->config->evaluate.batch;
-    uint32_t bptt = t->config->evaluate.bptt;
-    size_t rows = (size_t)batch * bptt;
-    double *loss = allocate(rows, sizeof(*loss));
+    return (size_t)c->evaluate.batch * c->evaluate.bptt;
+}
+
+static double count_of(struct device *dev, const uint32_t *on_device, size_t n)
+{
+    uint32_t *count = allocate(n, sizeof(*count));
     double sum = 0;
 
-    graph_transpose(&t->dev, &t->parameters, params, t->workers.transposed);
-    device_clear(&t->dev, e->state, batch * e->graph.state * sizeof(float));
-    device_clear(&t->dev, e->loss, rows * sizeof(*e->loss));
-    for (uint64_t i = 0; i < stream_segments(s->rows, bptt); i++) {
-        uint32_t steps = stream_steps(s->rows, bptt, i);
+    device_download(dev, count, on_device, n * sizeof(*count));
+    for (size_t i = 0; i < n; i++)
+        sum += count[i];
+    free(count);
+    return sum;
+}
 
-        device_scratch_reset(&t->dev);
-        stream_batch(s, &t->dev,
-                     (struct window){.position = i * bptt, .columns = batch, .steps = steps},
-                     e->graph.token, e->graph.target);
-        graph_run(&e->graph, &(struct pass){.shape = {1, batch, steps},
-                                            .params = params,
-                                            .transposed = t->workers.transposed,
-                                            .state = e->state,
-                                            .state_samples = batch,
-                                            .loss = e->loss,
-                                            .diverged = t->workers.diverged});
-    }
+/* Sums of what lies on the device: losses, and counts if there are any. */
+static struct score sum_up(struct train *t, uint64_t scored)
+{
+    struct evaluation *e = &t->evaluation;
+    size_t rows = evaluation_rows(t->config);
+    double *loss = allocate(rows, sizeof(*loss));
+    struct score score = {.scored = scored};
+
     device_download(&t->dev, loss, e->loss, rows * sizeof(*loss));
     for (size_t i = 0; i < rows; i++)
-        sum += loss[i];
+        score.loss += loss[i];
+    score.loss /= (double)scored;
     free(loss);
-    *scored = (s->rows - 1) * batch;
-    return sum / (double)*scored;
+    if (e->top[0] != NULL) {
+        score.top1 = count_of(&t->dev, e->top[0], rows) / (double)scored;
+        score.top5 = count_of(&t->dev, e->top[1], rows) / (double)scored;
+    }
+    return score;
+}
+
+struct score train_evaluate(struct train *t, enum text_part part, const float *params)
+{
+    const struct config *c = t->config;
+    struct evaluation *e = &t->evaluation;
+    size_t rows = evaluation_rows(c);
+
+    graph_transpose(&t->dev, &t->parameters, params, t->workers.transposed);
+    device_clear(&t->dev, e->state, c->evaluate.batch * e->graph.state * sizeof(float));
+    device_clear(&t->dev, e->loss, rows * sizeof(*e->loss));
+    for (int i = 0; i < 2 && e->top[i] != NULL; i++)
+        device_clear(&t->dev, e->top[i], rows * sizeof(*e->top[i]));
+    for (uint64_t i = 0; i < kind_of(t)->batches(&t->data, part); i++) {
+        struct share share;
+
+        device_scratch_reset(&t->dev);
+        share = kind_of(t)->evaluate(&t->data, &t->dev, part, i, workers_feed(&e->graph));
+        graph_run(&e->graph, &(struct pass){.shape = {1, share.samples, share.steps},
+                                            .params = params,
+                                            .transposed = t->workers.transposed,
+                                            .running = params + t->parameters.length,
+                                            .state = e->state,
+                                            .state_samples = c->evaluate.batch,
+                                            .loss = e->loss,
+                                            .top = {e->top[0], e->top[1]},
+                                            .diverged = t->workers.diverged});
+    }
+    return sum_up(t, kind_of(t)->scored(&t->data, part));
 }
 
 void train_next_lr(struct train *t, uint32_t epoch, bool improved)
@@ -259,8 +297,10 @@ void train_next_lr(struct train *t, uint32_t epoch, bool improved)
 
 static struct network network_of(const struct train *t)
 {
-    return (struct network){model_find(t->config->model.name), t->config->model.value,
-                            t->text.words};
+    return (struct network){.model = model_find(t->config->model.name),
+                            .values = t->config->model.value,
+                            .classes = kind_of(t)->contents(&t->data).classes,
+                            .image = t->data.images.size};
 }
 
 /* Of the parts from first to last. */
@@ -273,57 +313,74 @@ static void evaluation_create(struct train *t, const struct network *network, en
 
     graph_create(&e->graph, &t->dev, &t->parameters, network, most, false);
     for (enum text_part part = first; part <= last; part++)
-        stream_create(&e->part[part], &t->dev, t->text.part[part].token, t->text.part[part].count,
-                      c->evaluate.batch);
+        kind_of(t)->open_part(&t->data, &t->dev, part);
     e->state = device_alloc(&t->dev, c->evaluate.batch * e->graph.state * sizeof(float));
-    e->loss = device_alloc(&t->dev, (size_t)c->evaluate.batch * c->evaluate.bptt * sizeof(double));
+    e->loss = device_alloc(&t->dev, evaluation_rows(c) * sizeof(*e->loss));
+    for (int i = 0; i < 2 && kind_of(t)->images; i++)
+        e->top[i] = device_alloc(&t->dev, evaluation_rows(c) * sizeof(*e->top[i]));
 }
 
 static void upload_initial(struct train *t)
 {
-    size_t bytes = t->parameters.length * sizeof(float);
-    float *params = allocate(t->parameters.length, sizeof(*params));
+    size_t bytes = workers_params_bytes(&t->workers);
+    float *params = allocate(1, bytes);
 
     graph_initial(&t->parameters, t->config->seed, params);
     device_upload(&t->dev, t->workers.params, params, bytes);
     free(params);
 }
 
-/* A part must have at least two tokens for each of its columns. */
-static bool check_columns(const struct train *t, enum text_part part, uint32_t columns,
-                          const char *less, struct error *err)
+void train_source(struct train *t)
 {
-    size_t tokens = t->text.part[part].count;
+    const struct config *c = t->config;
+    struct method method = workers_method(c);
 
-    return tokens / columns >= 2 ||
-           fail(err,
-                "the %s text has %zu tokens, too few for %u columns of at least 2; %s would do",
-                text_part_names[part], tokens, columns, less);
+    t->data.set = dataset_find(c->data.name);
+    t->data.how = (struct reading){.workers = c->nodes,
+                                   .batch = c->node_batch,
+                                   .bptt = c->data.bptt,
+                                   .micro = method_micro(&method),
+                                   .sharding = c->data.sharding,
+                                   .evaluate_batch = c->evaluate.batch,
+                                   .evaluate_bptt = c->evaluate.bptt,
+                                   .seed = c->seed,
+                                   .min_count = c->data.min_count,
+                                   .holdout = c->data.holdout,
+                                   .augment = c->data.augment,
+                                   .settings = c->data.value};
 }
 
-static bool check_evaluated(const struct train *t, enum text_part part, struct error *err)
+/* Whether the model can read such images. */
+static bool check_size(const struct train *t, struct error *err)
 {
-    return check_columns(t, part, t->config->evaluate.batch, "a smaller evaluate.batch", err);
+    const struct model *model = model_find(t->config->model.name);
+    uint32_t side = t->data.images.size.height;
+
+    return side >= model->least ||
+           fail(err,
+                "model '%s' reads images of %u x %u or larger, and those of data set '%s' are "
+                "%u x %u",
+                model->name, model->least, model->least, t->data.set->name, side, side);
 }
 
 bool train_plan(struct train *t, struct error *err)
 {
     const struct config *c = t->config;
-    struct network network = network_of(t);
-    size_t rows = t->text.part[TEXT_TRAIN].count / workers_columns(c);
-    size_t tokens = 0;
+    const struct source_kind *kind;
+    struct network network;
+    size_t bytes = 0;
 
-    for (int part = 0; part < TEXT_PARTS; part++)
-        tokens += t->text.part[part].count;
-    if (!check_columns(t, TEXT_TRAIN, workers_columns(c), "fewer --workers or a smaller --batch",
-                       err) ||
-        !check_evaluated(t, TEXT_VALID, err) || !check_evaluated(t, TEXT_TEST, err))
+    train_source(t);
+    kind = kind_of(t);
+    if (!kind->plan(&t->data, err) || !kind->plan_part(&t->data, TEXT_VALID, err) ||
+        !kind->plan_part(&t->data, TEXT_TEST, err) || !check_size(t, err))
         return false;
-    t->segments = stream_segments(rows, c->data.bptt);
-    t->steps =
-        c->data.sharding == SHARD_SEGMENTS ? (t->segments + c->nodes - 1) / c->nodes : t->segments;
+    t->steps = t->data.steps;
+    for (enum text_part part = 0; part < TEXT_PARTS; part++)
+        bytes += kind->bytes(&t->data, part);
+    network = network_of(t);
     return plan_make(&t->plan, &t->dev, c, &network, &t->parameters,
-                     tokens * sizeof(uint32_t) + step_log_bytes(c, t->steps), err);
+                     bytes + step_log_bytes(c, t->steps), err);
 }
 
 void train_prepare(struct train *t)
@@ -335,8 +392,7 @@ void train_prepare(struct train *t)
                    t->plan.streams);
     optimizer_create(&t->optimizer, &t->workers);
     step_block_create(&t->block, &t->workers);
-    stream_create(&t->data, &t->dev, t->text.part[TEXT_TRAIN].token, t->text.part[TEXT_TRAIN].count,
-                  workers_columns(c));
+    kind_of(t)->open_training(&t->data, &t->dev);
     evaluation_create(t, &network, TEXT_VALID, TEXT_TEST);
     t->loss_rows = workers_rows(c);
     t->loss = allocate(t->loss_rows, sizeof(*t->loss));
@@ -349,11 +405,16 @@ void train_prepare(struct train *t)
 
 bool train_plan_evaluation(struct train *t, enum text_part part, struct error *err)
 {
-    struct network network = network_of(t);
-    size_t bytes = t->text.part[part].count * sizeof(uint32_t);
+    struct network network;
 
-    return check_evaluated(t, part, err) &&
-           plan_evaluation(&t->plan, &t->dev, t->config, &network, &t->parameters, bytes, err);
+    train_source(t);
+    network = network_of(t);
+    if (part == TEXT_VALID && !kind_of(t)->contents(&t->data).validates)
+        return fail(err, "data set '%s' has no validation part, and data.holdout makes none",
+                    t->data.set->name);
+    return kind_of(t)->plan_part(&t->data, part, err) && check_size(t, err) &&
+           plan_evaluation(&t->plan, &t->dev, t->config, &network, &t->parameters,
+                           kind_of(t)->bytes(&t->data, part), err);
 }
 
 void train_prepare_evaluation(struct train *t, enum text_part part)
@@ -371,13 +432,12 @@ void train_destroy(struct train *t)
     if (t->workers.dev != NULL) {
         const struct config *c = t->config;
 
-        device_free(&t->dev, e->loss,
-                    (size_t)c->evaluate.batch * c->evaluate.bptt * sizeof(double));
+        for (int i = 0; i < 2; i++)
+            device_free(&t->dev, e->top[i], evaluation_rows(c) * sizeof(*e->top[i]));
+        device_free(&t->dev, e->loss, evaluation_rows(c) * sizeof(*e->loss));
         device_free(&t->dev, e->state, c->evaluate.batch * e->graph.state * sizeof(float));
-        for (int part = 0; part < TEXT_PARTS; part++)
-            stream_destroy(&e->part[part], &t->dev);
         graph_destroy(&e->graph);
-        stream_destroy(&t->data, &t->dev);
+        kind_of(t)->close(&t->data, &t->dev);
         measure_destroy(&t->measure, &t->workers);
         step_log_destroy(&t->log, &t->workers);
         step_block_destroy(&t->block);
@@ -385,7 +445,8 @@ void train_destroy(struct train *t)
         workers_destroy(&t->workers);
     }
     device_close(&t->dev);
-    text_free(&t->text);
+    if (t->data.set != NULL)
+        kind_of(t)->unload(&t->data);
     free(t->loss);
     dump_destroy(t->dump);
 }

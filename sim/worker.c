@@ -1,6 +1,10 @@
 #include "sim/kernel.h"
 #include "sim/step.h"
 
+/* Which batches move the running statistics of norms: each worker's in turn, worker 0's, or their
+ * mean.  In the order of what a regime calls them. */
+enum { KEEP_AVERAGE, KEEP_SHARED, KEEP_WORKER0 };
+
 struct workers_scale {
     const double *square;       /* [workers] */
     const float *sample_weight; /* [workers] */
@@ -48,6 +52,39 @@ ROW_KERNEL(workers_combine)
     a->square[row * a->stride + column] = square;
 }
 
+struct workers_keep {
+    const float *batch;         /* [workers][micro][kept] */
+    const float *sample_weight; /* [workers] 0: took no part */
+    uint32_t workers, micros, by;
+    size_t kept;
+    float *running; /* [kept] */
+};
+
+/* A batch's part of a running statistic: PyTorch's momentum. */
+#define NEW_PART 0.1f
+
+KERNEL(workers_keep)
+{
+    float running = a->running[i];
+    float sum = 0;
+    uint32_t count = 0;
+
+    for (uint32_t k = 0; k < (a->by == KEEP_WORKER0 ? 1 : a->workers); k++) {
+        for (uint32_t m = 0; m < a->micros && a->sample_weight[k] > 0; m++) {
+            float value = a->batch[((size_t)k * a->micros + m) * a->kept + i];
+
+            if (a->by == KEEP_AVERAGE)
+                sum += value;
+            else
+                running += NEW_PART * (value - running);
+            count++;
+        }
+    }
+    if (a->by == KEEP_AVERAGE && count > 0)
+        running += NEW_PART * (sum / (float)count - running);
+    a->running[i] = running;
+}
+
 #ifndef __CUDACC__
 
 #include "sim/server.h"
@@ -92,7 +129,7 @@ static bool scales(const struct config *c)
 {
     return strcmp(c->memory.name, "none") == 0 &&
            ((c->clip.mode != CLIP_NONE && c->clip.mode != CLIP_GLOBAL) || decays_locally(c) ||
-            c->data.sharding == SHARD_SEGMENTS);
+            c->data.sharding == SHARD_SEGMENTS || dataset_find(c->data.name)->kind->images);
 }
 
 /* The sizes of the tensors in the order of the arena, to be freed. */
@@ -241,18 +278,32 @@ struct traffic *workers_traffic(const struct workers *w, enum sending sending)
     return w->traffic + (size_t)sending * w->compressed.count;
 }
 
+size_t workers_params_bytes(const struct workers *w)
+{
+    return graph_floats(w->parameters) * sizeof(float);
+}
+
+/* Of all workers. */
+static size_t statistics_bytes(const struct workers *w)
+{
+    return (size_t)w->count * method_micro(&w->method) * w->parameters->kept_length * sizeof(float);
+}
+
+/* A text's words are not told apart as classes are. */
+static bool ranks(const struct workers *w)
+{
+    return dataset_find(w->config->data.name)->kind->images;
+}
+
 void workers_create_weights(struct workers *w, struct device *dev, const struct config *c,
                             struct parameters *parameters)
 {
-    size_t p;
-
     *w = who_they_are(c);
     w->dev = dev;
     w->parameters = parameters;
     layouts_create(dev, parameters, &w->all, &w->compressed);
-    p = w->all.length * sizeof(float);
-    w->params = device_alloc(dev, p);
-    w->transposed = device_alloc(dev, p);
+    w->params = device_alloc(dev, workers_params_bytes(w));
+    w->transposed = device_alloc(dev, w->all.length * sizeof(float));
     w->diverged = device_alloc(dev, sizeof(*w->diverged));
 }
 
@@ -281,6 +332,9 @@ void workers_create(struct workers *w, struct device *dev, const struct config *
     w->square = device_alloc(dev, w->count * sizeof(*w->square));
     w->norm_sum = device_alloc(dev, w->count * sizeof(*w->norm_sum));
     w->loss_sum = device_alloc(dev, rows * sizeof(*w->loss_sum));
+    for (int i = 0; i < 2 && ranks(w); i++)
+        w->top[i] = device_alloc(dev, rows * sizeof(*w->top[i]));
+    w->statistics = device_alloc(dev, statistics_bytes(w));
     w->traffic = device_alloc(dev, traffic_bytes(w));
     for (uint32_t i = 0; i < w->lanes; i++)
         lane_create(w, &w->lane[i], network);
@@ -312,6 +366,9 @@ void workers_destroy(struct workers *w)
     device_free(w->dev, w->traffic, traffic_bytes(w));
     device_free(w->dev, w->diverged, sizeof(*w->diverged));
     device_free(w->dev, w->loss_sum, rows * sizeof(*w->loss_sum));
+    for (int i = 0; i < 2; i++)
+        device_free(w->dev, w->top[i], rows * sizeof(*w->top[i]));
+    device_free(w->dev, w->statistics, statistics_bytes(w));
     device_free(w->dev, w->norm_sum, w->count * sizeof(*w->norm_sum));
     device_free(w->dev, w->square, w->count * sizeof(*w->square));
     device_free(w->dev, w->scale, w->count * sizeof(*w->scale));
@@ -322,7 +379,7 @@ void workers_destroy(struct workers *w)
     for (uint32_t i = 0; i < COMPRESSOR_SLABS; i++)
         device_free(w->dev, w->own_slab[i], w->count * p);
     device_free(w->dev, w->transposed, p);
-    device_free(w->dev, w->params, p);
+    device_free(w->dev, w->params, workers_params_bytes(w));
     layout_destroy(&w->compressed);
     layout_destroy(&w->all);
     *w = (struct workers){0};
@@ -334,7 +391,9 @@ size_t workers_bytes(const struct config *c, const struct parameters *parameters
     uint32_t slabs = memory_slabs(memory_find(c->memory.name)) + method_slabs(&method);
     size_t rows = workers_rows(c);
 
-    return (size_t)slabs * c->nodes * parameters->length * sizeof(float) + rows * sizeof(double);
+    return (size_t)slabs * c->nodes * parameters->length * sizeof(float) +
+           (size_t)c->nodes * method_micro(&method) * parameters->kept_length * sizeof(float) +
+           rows * (sizeof(double) + 2 * sizeof(uint32_t));
 }
 
 struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
@@ -420,6 +479,12 @@ void workers_enter(struct workers *w, struct lane *lane, uint32_t first, uint32_
     device_scratch_reset(w->dev);
 }
 
+/* Of one of counts that there may be none of. */
+static uint32_t *place_of(uint32_t *count, size_t at)
+{
+    return count != NULL ? count + at : NULL;
+}
+
 /* Forward and backward of the group; with micro-batches, each of those is a worker there. */
 static void run_graph(struct workers *w, struct lane *lane, uint32_t first, struct shape shape,
                       uint32_t column)
@@ -427,6 +492,7 @@ static void run_graph(struct workers *w, struct lane *lane, uint32_t first, stru
     const struct config *c = w->config;
     uint32_t micro = method_micro(&w->method);
     size_t rows = (size_t)c->node_batch * c->data.bptt;
+    size_t kept = (size_t)micro * w->parameters->kept_length;
     struct shape parts = {shape.workers * micro, shape.samples / micro, shape.steps};
 
     graph_run(&lane->graph, &(struct pass){.shape = parts,
@@ -435,11 +501,14 @@ static void run_graph(struct workers *w, struct lane *lane, uint32_t first, stru
                                            .slab = micro > 1 ? lane->micro : lane->slab,
                                            .stride = w->all.length,
                                            .step = w->step,
-                                           .first_sample = (uint64_t)first * shape.samples,
+                                           .first_sample = (uint64_t)first * c->node_batch,
                                            .state = w->state,
                                            .state_samples = w->state_samples,
                                            .state_first = column,
+                                           .statistics = w->statistics + first * kept,
                                            .loss = w->loss_sum + first * rows,
+                                           .top = {place_of(w->top[0], first * rows),
+                                                   place_of(w->top[1], first * rows)},
                                            .diverged = w->diverged});
     if (micro > 1)
         LAUNCH_ROWS(w->dev, workers_combine, shape.workers, w->all.length, .micro = lane->micro,
@@ -447,13 +516,15 @@ static void run_graph(struct workers *w, struct lane *lane, uint32_t first, stru
                     .square = lane->square);
 }
 
-void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
+struct feed workers_feed(const struct graph *g)
+{
+    return (struct feed){.token = g->token, .target = g->target, .pixels = g->pixels};
+}
+
+void workers_gradients(struct workers *w, struct lane *lane, const struct source *data,
                        uint32_t first, struct shape shape)
 {
-    const struct config *c = w->config;
-    bool segments = c->data.sharding == SHARD_SEGMENTS;
-    uint32_t column = segments ? 0 : first * shape.samples;
-    uint64_t position = segments ? (uint64_t)first * c->data.bptt : 0;
+    bool segments = data->how.sharding == SHARD_SEGMENTS;
 
     workers_enter(w, lane, first, shape.workers);
     if (shape.steps == 0) {
@@ -462,14 +533,20 @@ void workers_gradients(struct workers *w, struct lane *lane, const struct stream
             device_clear(w->dev, lane->square, shape.workers * w->all.length * sizeof(float));
         return;
     }
-    stream_batch(data, w->dev,
-                 (struct window){.step = w->step,
-                                 .position = position,
-                                 .first = column,
-                                 .columns = shape.workers * shape.samples,
-                                 .steps = shape.steps},
-                 lane->graph.token, lane->graph.target);
-    run_graph(w, lane, first, shape, column);
+    data->set->kind->batch(data, w->dev, w->step, first, shape.workers,
+                           (struct share){shape.samples, shape.steps}, workers_feed(&lane->graph));
+    run_graph(w, lane, first, shape, segments ? 0 : first * shape.samples);
+}
+
+void workers_keep_statistics(struct workers *w)
+{
+    size_t kept = w->parameters->kept_length;
+
+    if (kept > 0)
+        LAUNCH(w->dev, workers_keep, kept, .batch = w->statistics,
+               .sample_weight = w->sample_weight, .workers = w->count,
+               .micros = method_micro(&w->method), .by = w->config->keep, .kept = kept,
+               .running = w->params + w->parameters->length);
 }
 
 void workers_take(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers,
@@ -478,7 +555,6 @@ void workers_take(struct workers *w, struct lane *lane, uint32_t first, uint32_t
     size_t bytes = workers * w->all.length * sizeof(float);
 
     workers_enter(w, lane, first, workers);
-    device_scratch_reset(w->dev);
     device_upload(w->dev, lane->slab, grad, bytes);
     if (lane->square != NULL)
         device_upload(w->dev, lane->square, square, bytes);

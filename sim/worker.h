@@ -17,7 +17,7 @@
 
 #include "compressors/memory.h"
 #include "compressors/rounds.h"
-#include "data/stream.h"
+#include "data/source.h"
 #include "sim/config.h"
 #include "sim/graph.h"
 #include "sim/layout.h"
@@ -49,12 +49,14 @@ struct workers {
     struct layout all;        /* every tensor, P floats */
     struct layout compressed; /* those that go through the compressor: a prefix */
 
-    float *params, *transposed;        /* [P] */
+    float *params;                     /* [P], and behind them what norms keep */
+    float *transposed;                 /* [P] */
     float *memory_slab[MEMORY_SLABS];  /* [K][P] */
     float *own_slab[COMPRESSOR_SLABS]; /* [K][P] the compressor's */
     float *common;                     /* its state for all, common_bytes of it */
     size_t common_bytes;
-    float *state; /* recurrent, of all samples */
+    float *statistics; /* [K][micro-batches][kept] of the norms, in this step */
+    float *state;      /* recurrent, of all samples */
     size_t state_samples;
     struct lane lane[LANES_MOST];
 
@@ -67,6 +69,8 @@ struct workers {
     double *square;          /* [K] of the gradient's norm */
     double *norm_sum;        /* [K] of the norms over the epoch's steps */
     double *loss_sum;        /* [K][samples][steps] over the epoch's steps */
+    uint32_t *top[2];        /* of images, [K][samples]: how often the target was the first, one of
+                              * the first 5 */
     uint32_t *diverged;      /* 1 once a loss or a gradient was not finite */
     struct traffic *traffic; /* [SENDINGS][tensors] of the compressed ones */
 
@@ -89,8 +93,14 @@ struct method workers_method(const struct config *c);
 /* Columns of text in a step of all workers. */
 uint32_t workers_columns(const struct config *c);
 
-/* Losses in a step of all workers: one for each worker, column and time. */
+/* Losses in a step of all workers: one for each worker, column and time; of images, for each one. */
 size_t workers_rows(const struct config *c);
+
+/* Bytes of the parameters with what is kept behind them. */
+size_t workers_params_bytes(const struct workers *w);
+
+/* Where a graph's batch goes. */
+struct feed workers_feed(const struct graph *g);
 
 /* network: NULL where gradients come from elsewhere, and nothing is trained. */
 void workers_create(struct workers *w, struct device *dev, const struct config *c,
@@ -142,7 +152,7 @@ void workers_begin_epoch(struct workers *w);
  * which it happens, which begins with that.  Workers without samples in this step (shape.steps 0) have
  * zero gradients. */
 void workers_enter(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers);
-void workers_gradients(struct workers *w, struct lane *lane, const struct stream *data,
+void workers_gradients(struct workers *w, struct lane *lane, const struct source *data,
                        uint32_t first, struct shape shape);
 void workers_clip(struct workers *w, struct lane *lane);
 void workers_compensate(struct workers *w, struct lane *lane);
@@ -156,6 +166,9 @@ void workers_reply(struct workers *w, const float *sum);
  * tells micro-batches apart the sums of their squares. */
 void workers_take(struct workers *w, struct lane *lane, uint32_t first, uint32_t workers,
                   const float *grad, const float *square);
+
+/* After all groups: the step's statistics move those that evaluations go by. */
+void workers_keep_statistics(struct workers *w);
 
 /* Packs the lane's messages and unpacks them again: a fault tells where the bytes are not those that
  * were counted, or do not say what was sent.  Waits; for --verify-wire. */

@@ -13,7 +13,7 @@ esac
 cd "$(dirname "$0")/.."
 
 exported=$(nm -D --defined-only "$module" | awk '{print $NF}')
-kernels=$(sed -nE 's/^(ROW_|TILE_)?KERNEL\(([A-Za-z0-9_]+)\).*/\2/p' \
+kernels=$(sed -nE 's/^(ROW_|SUM_|TILE_)?KERNEL\(([A-Za-z0-9_]+)\).*/\2/p' \
     sim/*.c compressors/*.c models/*.c data/*.c | sort)
 [ -n "$kernels" ] || { echo "cuda_symbols.sh: no kernels in $PWD" >&2; exit 1; }
 

@@ -220,7 +220,7 @@ bad_regime 'ratio: does not begin at epoch 0' '"compressor": "topk", "ratio": {"
 bad_regime 'compressor\.ratio: 0 is not a number in \(0, 1]' '"compressor": {"name": "topk", "ratio": 0}'
 bad_regime 'compressor: qsgd is a quantiser' '"compressor": {"name": "qsgd", "quantiser": "terngrad"}'
 bad_regime 'batch and total_batch exclude each other' '"batch": 1, "total_batch": 2'
-bad_regime "model: no such model 'gru'; there are lstm" '"model": "gru"'
+bad_regime "model: no such model 'gru'; there are lenet, lstm, resnet" '"model": "gru"'
 bad_regime 'model: 7 is not an object or a name' '"model": 7'
 bad_regime "model: 'name' is missing" '"model": {"hidden": 8}'
 bad_regime "data: no such data set 'imagenet'" '"data": "imagenet"'

@@ -112,6 +112,14 @@ static void guard_run_rows(struct device *dev, struct row_kernel *k, size_t rows
     keep_out();
 }
 
+static void guard_run_sums(struct device *dev, struct sum_kernel *k, size_t rows, size_t columns,
+                           const void *args)
+{
+    let_in();
+    cpu_device.run_sums(dev, k, rows, columns, args);
+    keep_out();
+}
+
 static void guard_run_tiles(struct device *dev, struct tile_kernel *k, const struct tiles *l,
                             uint32_t workers, const void *args)
 {
@@ -139,6 +147,27 @@ static void guard_softmax_loss(struct device *dev, const struct softmax_loss *s)
 {
     let_in();
     cpu_device.softmax_loss(dev, s);
+    keep_out();
+}
+
+static void guard_convolve(struct device *dev, const struct convolution *c)
+{
+    let_in();
+    cpu_device.convolve(dev, c);
+    keep_out();
+}
+
+static void guard_convolve_data(struct device *dev, const struct convolution *c)
+{
+    let_in();
+    cpu_device.convolve_data(dev, c);
+    keep_out();
+}
+
+static void guard_convolve_weights(struct device *dev, const struct convolution *c)
+{
+    let_in();
+    cpu_device.convolve_weights(dev, c);
     keep_out();
 }
 
@@ -218,10 +247,14 @@ const struct device_ops guard_device = {
     .wait = guard_wait,
     .run = guard_run,
     .run_rows = guard_run_rows,
+    .run_sums = guard_run_sums,
     .run_tiles = guard_run_tiles,
     .gemm = guard_gemm,
     .transpose = guard_transpose,
     .softmax_loss = guard_softmax_loss,
+    .convolve = guard_convolve,
+    .convolve_data = guard_convolve_data,
+    .convolve_weights = guard_convolve_weights,
     .select = guard_select,
     .scan = guard_scan,
     .sort = guard_sort,

@@ -76,10 +76,10 @@ void harness_train(struct train *t, const struct config *c, const char *device, 
     struct error err;
 
     *t = (struct train){.config = c};
-    t->text.words = words;
-    t->text.word = allocate(words, sizeof(*t->text.word));
+    t->data.text.words = words;
+    t->data.text.word = allocate(words, sizeof(*t->data.text.word));
     for (int part = 0; part < TEXT_PARTS; part++)
-        give_tokens(&t->text.part[part], token, count);
+        give_tokens(&t->data.text.part[part], token, count);
     harness_open(&t->dev, device);
     if (!train_plan(t, &err)) {
         fprintf(stderr, "%s\n", err.text);
@@ -90,9 +90,8 @@ void harness_train(struct train *t, const struct config *c, const char *device, 
 
 void harness_evaluation(struct train *t, const uint32_t *token, size_t count)
 {
-    stream_destroy(&t->evaluation.part[TEXT_VALID], &t->dev);
-    stream_create(&t->evaluation.part[TEXT_VALID], &t->dev, token, count,
-                  t->config->evaluate.batch);
+    stream_destroy(&t->data.part[TEXT_VALID], &t->dev);
+    stream_create(&t->data.part[TEXT_VALID], &t->dev, token, count, t->config->evaluate.batch);
 }
 
 uint32_t *harness_tokens(uint64_t seed, uint32_t words, size_t count)

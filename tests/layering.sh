@@ -10,8 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # pattern that fits counts.
 levels=(
     'sim/base.* sim/version.h results/schema.h'
-    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/gradients.* sim/progress.* data/text.* data/dataset.*'
-    'sim/device.* sim/device_*.* data/stream.*'
+    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/gradients.* sim/progress.* data/text.* data/dataset.* data/images.h data/images_read.c'
+    'sim/device.* sim/device_*.* data/stream.* data/images.c data/source*.*'
     'sim/optimizer_rule.* compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
     'sim/layout.* sim/graph.* sim/layers_*.c sim/wire*.* sim/weights.*'
@@ -32,7 +32,8 @@ doors=(
     '<sqlite3\.h>             results/store.c results/query.c tests/test_store.c'
     '<(cjson/)?cJSON\.h>      sim/tree.c'
     '<(cu[a-z_]*|cub/.*|nv.*)\.(h|cuh|hpp)>   sim/device_cuda.cu'
-    '<.*dnnl.*>               sim/device_cpu.c'
+    '<.*dnnl.*>               sim/device_cpu_convolve.c sim/device_cpu.c'
+    '<zlib\.h>                data/images_read.c tests/test_sources.c'
     '"results/[a-z_]*\.h"     sim/run.* sim/rows.* sim/main.c results/* tests/*'
     '"tests/.*"               tests/*'
 )
@@ -42,6 +43,8 @@ modest=(
     'results/*     sim/base.h results/*'
     'data/text.*   sim/base.h sim/rng.h data/*'
     'data/dataset.*  sim/base.h data/*'
+    'data/images*  sim/base.h sim/kernel.h sim/rng.h sim/step.h sim/device.h data/*'
+    'data/source*  sim/base.h sim/device.h data/*'
     'data/stream.* sim/base.h sim/kernel.h sim/step.h sim/device.h data/*'
 )
 

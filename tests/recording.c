@@ -109,6 +109,16 @@ static void recording_run_rows(struct device *dev, struct row_kernel *k, size_t 
     cpu_device.run_rows(dev, k, rows, columns, args);
 }
 
+static void recording_run_sums(struct device *dev, struct sum_kernel *k, size_t rows,
+                               size_t columns, const void *args)
+{
+    size_t n[] = {rows, columns};
+
+    note("sums", n, sizeof(n));
+    note(k->name, args, k->args_bytes);
+    cpu_device.run_sums(dev, k, rows, columns, args);
+}
+
 static void recording_run_tiles(struct device *dev, struct tile_kernel *k, const struct tiles *l,
                                 uint32_t workers, const void *args)
 {
@@ -144,6 +154,24 @@ static void recording_softmax_loss(struct device *dev, const struct softmax_loss
     note("softmax_loss", places, sizeof(places));
     note("scale", &s->scale, sizeof(s->scale));
     cpu_device.softmax_loss(dev, s);
+}
+
+static void recording_convolve(struct device *dev, const struct convolution *c)
+{
+    note("convolve", c, sizeof(*c));
+    cpu_device.convolve(dev, c);
+}
+
+static void recording_convolve_data(struct device *dev, const struct convolution *c)
+{
+    note("convolve_data", c, sizeof(*c));
+    cpu_device.convolve_data(dev, c);
+}
+
+static void recording_convolve_weights(struct device *dev, const struct convolution *c)
+{
+    note("convolve_weights", c, sizeof(*c));
+    cpu_device.convolve_weights(dev, c);
 }
 
 static void recording_select(struct device *dev, const struct selection *s)
@@ -264,10 +292,14 @@ const struct device_ops recording_device = {
     .wait = recording_wait,
     .run = recording_run,
     .run_rows = recording_run_rows,
+    .run_sums = recording_run_sums,
     .run_tiles = recording_run_tiles,
     .gemm = recording_gemm,
     .transpose = recording_transpose,
     .softmax_loss = recording_softmax_loss,
+    .convolve = recording_convolve,
+    .convolve_data = recording_convolve_data,
+    .convolve_weights = recording_convolve_weights,
     .select = recording_select,
     .scan = recording_scan,
     .sort = recording_sort,

@@ -148,12 +148,16 @@ for seed in 3 1 2; do
 done
 gradpress train tiny.json --db r.db --seed 4 --quiet --compressor topk:ratio=0.05 --name "a name, é"
 gradpress train tiny.json --db r.db --lr 1e6 --weight-decay 1 --epochs 3 --quiet --name diverging
-says 0 '^name +status +epochs +perplexity +test +ratio +seconds +age$' - runs --db r.db
+says 0 '^name +status +epochs +perplexity +test +top1 +ratio +seconds +age$' - runs --db r.db
 fact "a line a run" test "$(wc -l <out)" -eq 6
 fact "the newest last" test "$(sed -n '2,4s,^tiny/none/k2/s\([0-9]\) .*,\1,p' out | tr -d '\n')" = 312
-fact "its numbers" out_has '^a name, é +done +1 +[0-9]+\.[0-9]{2} +[0-9]+\.[0-9]{2} +[0-9]+\.[0-9] +[0-9]+\.[0-9] +[0-9]+ (s|min)$'
-fact "a perplexity that is none" out_has '^diverging +diverged +[0-9]+ +inf +(-|[0-9.]+|inf) '
+fact "its numbers" out_has '^a name, é +done +1 +[0-9]+\.[0-9]{2} +[0-9]+\.[0-9]{2} +- +[0-9]+\.[0-9] +[0-9]+\.[0-9] +[0-9]+ (s|min)$'
+fact "a perplexity that is none" out_has '^diverging +diverged +[0-9]+ +inf +(-|[0-9.]+|inf) +- '
 fact "in columns" test "$(sed 's/é/e/' out | awk '{ print length($0) }' | sort -u | wc -l)" -eq 1
+cp r.db old.db
+sqlite3 old.db 'pragma user_version = 1'
+says 1 - 'old\.db: written by an older gradpress: version 1 of the schema, not 2' runs --db old.db
+rm old.db
 fact "nothing stays beside the database" test "$(find . -name 'r.db-*' | wc -l)" -eq 0
 GRADPRESS_DB=r.db gradpress runs --where 'seed = 2'
 fact "\$GRADPRESS_DB and --where" test "$(sed 1d out | wc -l)" -eq 1

@@ -1113,12 +1113,12 @@ static void read_source(const char *name, char *text, size_t room)
     free(path);
 }
 
-static void every_key_is_in_the_readme(void **state)
+static void check_keys(const char *command)
 {
     static char text[1 << 16];
 
     read_source("regimes/README.md", text, sizeof(text));
-    accept("lstm-kjv --compressor dgc");
+    accept(command);
     for (size_t i = 0; i < c.pairs; i++) {
         const char *key = c.pair[i].key;
         const char *dot = strrchr(key, '.');
@@ -1131,6 +1131,71 @@ static void every_key_is_in_the_readme(void **state)
         free(path);
         free(word);
     }
+}
+
+static void every_key_is_in_the_readme(void **state)
+{
+    check_keys("lstm-kjv --compressor dgc");
+    check_keys("resnet8-synthetic --compressor dgc");
+}
+
+/* Images. */
+
+#define IMAGES                                                                                     \
+    "{\"model\":\"lenet\",\"data\":{\"name\":\"synthetic\",\"side\":20,\"crop\":3,\"flip\":true}," \
+    "\"schedule\":{\"0\":{\"lr\":1}}}"
+
+static void sets_of_images_have_keys_of_their_own(void **state)
+{
+    write_file("i.json", IMAGES);
+    accept("i.json --set data.holdout=5 --set batch_norm=worker0");
+    assert_int_equal(c.data.bptt, 1);
+    assert_int_equal(c.evaluate.bptt, 1);
+    assert_int_equal(c.data.augment.crop, 3);
+    assert_true(c.data.augment.flip);
+    assert_string_equal(pair("data.side"), "20");
+    assert_string_equal(pair("data.train"), "2048");
+    assert_string_equal(pair("data.sharding"), "global");
+    assert_string_equal(pair("data.holdout"), "5");
+    assert_string_equal(pair("batch_norm"), "worker0");
+    assert_null(strstr(c.effective, "bptt"));
+    refuse("i.json --bptt 3",
+           "--bptt 3: no such key; there are name, path, holdout, crop, fill, flip,"
+           " sharding, classes, side, channels, train, test");
+    refuse("i.json --set evaluate.bptt=3", "--set evaluate.bptt=3: no such key; there are batch");
+    refuse("i.json --sharding segments", "--sharding segments: not one of global");
+    write_file("a.json", MINIMAL);
+    refuse("a.json --set data.crop=3", "--set data.crop=3: no such key; there are name, path, bptt,"
+                                       " min_count, sharding");
+    accept("a.json");
+    assert_null(strstr(c.effective, "batch_norm")); /* the keys of runs of texts stay theirs */
+}
+
+static void another_set_forgets_what_is_not_for_it(void **state)
+{
+    write_file("i.json", IMAGES);
+    accept("i.json --set data.name=mnist");
+    assert_int_equal(c.data.augment.crop, 3);
+    assert_null(strstr(c.effective, "side"));
+    accept("i.json --set data=ptb --set model=lstm");
+    assert_null(strstr(c.effective, "crop"));
+    write_file("a.json", MINIMAL);
+    accept("a.json --bptt 9 --set data=cifar10 --set model=resnet");
+    assert_null(strstr(c.effective, "bptt"));
+}
+
+static void a_model_and_its_data_are_of_one_kind(void **state)
+{
+    write_file("i.json", IMAGES);
+    refuse("i.json --set model=lstm",
+           "--set model=lstm: not a model of images, as the data set 'synthetic' is");
+    refuse("i.json --set data=ptb",
+           "i.json: model: \"lenet\" is not a model of texts, as the data set 'ptb' is");
+    refuse(
+        "i.json --set lr_rule=anneal",
+        "--set lr_rule=anneal: not a rule for data without a validation part; data.holdout makes "
+        "one");
+    accept("i.json --set lr_rule=anneal --set data.holdout=9");
 }
 
 /* The README's map of the references' flags. */
@@ -1260,8 +1325,8 @@ static int enter_folder(void **state)
 
 static int leave_folder(void **state)
 {
-    static const char *const files[] = {"a.json", "b.json", "with.json", "table.json",
-                                        "again.json"};
+    static const char *const files[] = {"a.json",    "b.json",     "i.json",
+                                        "with.json", "table.json", "again.json"};
 
     config_free(&c);
     for (size_t i = 0; i < ARRAY_LENGTH(files); i++)
@@ -1325,6 +1390,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(every_regime_here_is_right),
     cmocka_unit_test(the_demo_is_the_one_that_was_tried),
     cmocka_unit_test(every_key_is_in_the_readme),
+    cmocka_unit_test(sets_of_images_have_keys_of_their_own),
+    cmocka_unit_test(another_set_forgets_what_is_not_for_it),
+    cmocka_unit_test(a_model_and_its_data_are_of_one_kind),
     cmocka_unit_test(the_map_of_the_references_flags_is_true),
     cmocka_unit_test(help_lists_every_group),
     cmocka_unit_test(freeing_may_be_done_twice_or_to_nothing),

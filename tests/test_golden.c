@@ -100,7 +100,7 @@ static void check_one_worker(const char *name, const char *regime)
     float *loss;
     uint32_t *eval;
     size_t eval_count;
-    uint64_t scored;
+    struct score score;
     double eval_loss;
 
     golden_open(&g, name);
@@ -119,8 +119,9 @@ static void check_one_worker(const char *name, const char *regime)
     require_arena(&t, &g, "final.", t.workers.params, true, true);
     eval = golden_integers(&g, "eval_corpus", &eval_count);
     harness_evaluation(&t, eval, eval_count);
-    eval_loss = train_evaluate(&t, TEXT_VALID, t.workers.params, &scored);
-    assert_int_equal(scored, golden_integer(&g, "eval_tokens"));
+    score = train_evaluate(&t, TEXT_VALID, t.workers.params);
+    eval_loss = score.loss;
+    assert_int_equal(score.scored, golden_integer(&g, "eval_tokens"));
     assert_true(fabs(eval_loss - (double)golden_float(&g, "eval_loss")) < 2e-5 * eval_loss);
     free(eval);
     free(loss);

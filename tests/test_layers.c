@@ -103,7 +103,8 @@ static struct net *net_open(const double *values, uint32_t classes, struct shape
     struct net *n = allocate(1, sizeof(*n));
     size_t bytes;
 
-    graph_create(&n->graph, &dev, &n->parameters, &(struct network){&model, values, classes}, most,
+    graph_create(&n->graph, &dev, &n->parameters,
+                 &(struct network){.model = &model, .values = values, .classes = classes}, most,
                  true);
     graph_place(&n->parameters, false);
     bytes = n->parameters.length * sizeof(float);
@@ -833,9 +834,12 @@ static void check_measure(const double *values, struct shape most, bool training
     size_t allocations = dev.allocations;
     size_t bytes;
 
-    bytes = graph_measure(&dev, a, &(struct network){&model, values, 60}, most, training);
+    bytes =
+        graph_measure(&dev, a, &(struct network){.model = &model, .values = values, .classes = 60},
+                      most, training);
     assert_int_equal(dev.allocations, allocations);
-    graph_create(g, &dev, b, &(struct network){&model, values, 60}, most, training);
+    graph_create(g, &dev, b, &(struct network){.model = &model, .values = values, .classes = 60},
+                 most, training);
     assert_int_equal(dev.bytes - before, bytes);
     assert_int_equal(g->bytes, bytes);
     assert_memory_equal(a, b, sizeof(*a));

@@ -266,7 +266,7 @@ static void a_fresh_file_has_the_tables(void **state)
                   "select group_concat(name) from (select name from sqlite_master"
                   " where type in ('table', 'view') and name not like 'sqlite_%' order by name)",
                   "epochs,runs,settings,steps,summary,tensors,tests");
-    assert_answer(path, "pragma user_version", "1");
+    assert_answer(path, "pragma user_version", "2");
     assert_answer(path, "pragma application_id", "1735549284");
     assert_answer(path, "pragma journal_mode", "wal");
     free(path);
@@ -291,12 +291,62 @@ static void what_was_written_is_there_when_opened_again(void **state)
     free(path);
 }
 
+/* Version 1 had another view: it is made anew, and what was written stays. */
+static void an_older_version_is_brought_up(void **state)
+{
+    char *path = path_of(__func__);
+    struct store *store = open_store(path);
+    struct epoch_row row = an_epoch(0);
+    int64_t run;
+
+    assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
+    write_epoch(store, run, &row);
+    store_close(store);
+    run_raw(path, "drop view summary; create view summary as select id, key from runs;"
+                  " pragma user_version = 1");
+    store_close(open_store(path));
+    assert_answer(path, "pragma user_version", "2");
+    assert_answer(path, "select epochs || ' ' || (best_top1 is null) from summary", "1 1");
+    free(path);
+}
+
+/* Ranks are of images, whose perplexity is none; the largest top1 is the best. */
+static void ranks_are_of_images_and_perplexity_of_texts(void **state)
+{
+    char *path = path_of(__func__);
+    struct store *store = open_store(path);
+    struct test_row test = {
+        .which = "last", .epoch = 2, .loss = 1, .ranked = true, .top1 = 0.5, .top5 = 0.75};
+    struct error err;
+    int64_t run;
+
+    assert_int_equal(claim_key(store, "a", &run), STORE_NEW);
+    for (uint32_t epoch = 0; epoch < 3; epoch++) {
+        struct epoch_row row = an_epoch(epoch);
+
+        row.ranked = true;
+        row.train_top1 = 0.25;
+        row.top1 = epoch == 1 ? 0.75 : 0.5;
+        row.top5 = epoch == 2 ? (double)-INFINITY : 1;
+        write_epoch(store, run, &row);
+    }
+    assert_true(store_finish(store, run, "done", &test, 1, &err));
+    store_close(store);
+    assert_answer(path, "select count(perplexity) || ' ' || sum(train_top1) from epochs", "0 0.75");
+    assert_answer(path, "select min(top5) = -9e999 from epochs", "1");
+    assert_answer(path,
+                  "select top1 || ' ' || best_top1 || ' ' || best_epoch || ' ' || test_last_top1 ||"
+                  " ' ' || (test_best_top1 is null) || ' ' || (test_last is null) from summary",
+                  "0.5 0.75 1 0.5 1 1");
+    free(path);
+}
+
 static void a_newer_version_is_refused(void **state)
 {
     char *path = path_of(__func__);
 
     store_close(open_store(path));
-    run_raw(path, "pragma user_version = 2");
+    run_raw(path, "pragma user_version = 3");
     assert_refused(path, "newer gradpress");
     free(path);
 }
@@ -1187,6 +1237,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fresh_file_has_the_tables),
         cmocka_unit_test(what_was_written_is_there_when_opened_again),
+        cmocka_unit_test(an_older_version_is_brought_up),
+        cmocka_unit_test(ranks_are_of_images_and_perplexity_of_texts),
         cmocka_unit_test(a_newer_version_is_refused),
         cmocka_unit_test(another_programs_database_is_refused_and_left_alone),
         cmocka_unit_test(a_text_file_is_refused),

@@ -544,7 +544,8 @@ static void data_sets_are_in_order_and_complete(void **state)
         assert_true(i == 0 || strcmp(datasets[i - 1]->name, datasets[i]->name) < 0);
         assert_ptr_equal(dataset_find(datasets[i]->name), datasets[i]);
         assert_non_null(datasets[i]->about);
-        assert_non_null(datasets[i]->make);
+        assert_non_null(datasets[i]->kind);
+        assert_true((datasets[i]->fits == NULL) == (datasets[i]->make == NULL));
         assert_non_null(datasets[i]->settings);
     }
     assert_null(dataset_find("pbt"));

@@ -381,7 +381,6 @@ static void segments_hand_the_hidden_state_round(void **state)
 
         start(&t, &c, &r);
         /* 399 rows, 57 segments; of the last round of 4, one worker has a segment. */
-        assert_int_equal(t.segments, 57);
         assert_int_equal(t.steps, i ? 15 : 57);
         take_steps(&t, (uint32_t)t.steps);
         device_download(&t.dev, t.loss, t.workers.loss_sum, t.loss_rows * sizeof(*t.loss));
@@ -521,11 +520,12 @@ static void evaluation_scores_every_predicted_token(void **state)
         struct run r = {.workers = 2, .batch = 3, .more = SGD, .flags = flags[i]};
         struct config *c;
         struct train t;
-        uint64_t scored;
+        struct score score;
 
         start(&t, &c, &r);
-        loss[i] = train_evaluate(&t, TEXT_TEST, t.workers.params, &scored);
-        assert_int_equal(scored, 4 * (1999 / 4 - 1));
+        score = train_evaluate(&t, TEXT_TEST, t.workers.params);
+        loss[i] = score.loss;
+        assert_int_equal(score.scored, 4 * (1999 / 4 - 1));
         stop(&t, c);
     }
     assert_true(fabs(loss[1] - loss[0]) < 1e-6 && fabs(loss[2] - loss[0]) < 1e-6);
@@ -540,22 +540,22 @@ static void an_evaluation_alone_is_that_of_the_run(void **state)
     struct train t, alone;
     struct config *c;
     struct error err;
-    uint64_t scored[2];
-    double loss[2];
+    struct score score[2];
     float *params;
     size_t bytes;
 
     start(&t, &c, &r);
     take_steps(&t, r.steps);
-    loss[0] = train_evaluate(&t, TEXT_VALID, t.workers.params, &scored[0]);
+    score[0] = train_evaluate(&t, TEXT_VALID, t.workers.params);
     params = harness_download(&t, t.workers.params, t.parameters.length);
     bytes = t.dev.bytes;
     train_destroy(&t);
 
     alone = (struct train){.config = c};
-    alone.text.words = WORDS;
-    alone.text.word = allocate(WORDS, sizeof(*alone.text.word));
-    alone.text.part[TEXT_VALID] = (struct text_tokens){1999, harness_tokens(5, WORDS, 1999)};
+    train_source(&alone);
+    alone.data.text.words = WORDS;
+    alone.data.text.word = allocate(WORDS, sizeof(*alone.data.text.word));
+    alone.data.text.part[TEXT_VALID] = (struct text_tokens){1999, harness_tokens(5, WORDS, 1999)};
     harness_open(&alone.dev, device);
     assert_false(train_plan_evaluation(&alone, TEXT_TEST, &err));
     assert_non_null(strstr(err.text, "the test text has 0 tokens, too few"));
@@ -563,9 +563,9 @@ static void an_evaluation_alone_is_that_of_the_run(void **state)
     train_prepare_evaluation(&alone, TEXT_VALID);
     device_upload(&alone.dev, alone.workers.params, params,
                   alone.parameters.length * sizeof(*params));
-    loss[1] = train_evaluate(&alone, TEXT_VALID, alone.workers.params, &scored[1]);
-    assert_memory_equal(&loss[0], &loss[1], sizeof(loss[0]));
-    assert_int_equal(scored[0], scored[1]);
+    score[1] = train_evaluate(&alone, TEXT_VALID, alone.workers.params);
+    assert_memory_equal(&score[0].loss, &score[1].loss, sizeof(score[0].loss));
+    assert_int_equal(score[0].scored, score[1].scored);
     assert_true(alone.dev.bytes < bytes / 4);
     free(params);
     stop(&alone, c);
@@ -600,10 +600,10 @@ static void a_run_that_does_not_fit_is_refused_in_a_sentence(void **state)
     struct train t = {.config = c};
     struct error err = {""};
 
-    t.text.words = WORDS;
-    t.text.word = allocate(WORDS, sizeof(*t.text.word));
+    t.data.text.words = WORDS;
+    t.data.text.word = allocate(WORDS, sizeof(*t.data.text.word));
     for (int part = 0; part < TEXT_PARTS; part++)
-        t.text.part[part] = (struct text_tokens){4000, harness_tokens(5, WORDS, 4000)};
+        t.data.text.part[part] = (struct text_tokens){4000, harness_tokens(5, WORDS, 4000)};
     harness_open(&t.dev, device);
     assert_false(train_plan(&t, &err));
     assert_non_null(strstr(err.text, "GiB"));
