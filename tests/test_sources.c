@@ -1,6 +1,6 @@
 /*
- * test_sources -- sets of images: their files and what is wrong with them, batches and augmentation,
- * and that training on them keeps the identities of test_train.
+ * test_sources -- sets of images: their files and what is wrong with them, batches and
+ * augmentation, and that training on them keeps the identities of test_train.
  */
 #include "tests/harness.h"
 
@@ -525,7 +525,8 @@ static void a_batch_is_cut_mirrored_and_normalised(void **state)
     stop(&t, c);
 }
 
-/* cases.md 13: every image once, whatever the batch; without a holdout the test part is looked at. */
+/* cases.md 13: every image once, whatever the batch; without a holdout the test part is looked
+ * at. */
 static void evaluation_scores_every_image_once(void **state)
 {
     static const char *const batches[][3] = {{"--set", "evaluate.batch=21", NULL},
