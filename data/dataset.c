@@ -27,6 +27,19 @@ static const struct dataset cifar10_dataset = {
     .read = images_read_cifar10,
 };
 
+static const struct dataset cifar100_dataset = {
+    .name = "cifar100",
+    .about = "CIFAR-100: 50,000 colour images of 32 x 32 to train on, 100 classes",
+    .folder = "cifar100",
+    .make = "put train.bin and test.bin (CIFAR-100's binary version) into one folder and name it "
+            "with --data",
+    .settings = no_settings,
+    .kind = &images_kind,
+    .fits = images_fit_cifar100,
+    .expect = images_expect_cifar100,
+    .read = images_read_cifar100,
+};
+
 static const struct dataset fashion_mnist_dataset = {
     .name = "fashion-mnist",
     .about = "Fashion-MNIST: 60,000 grey images of 28 x 28 to train on, 10 classes",
@@ -96,8 +109,8 @@ static const struct dataset text_dataset = {
 
 /* In alphabetical order; a new entry is listed, sought and read like these. */
 const struct dataset *const datasets[] = {
-    &cifar10_dataset, &fashion_mnist_dataset, &kjv_dataset,  &mnist_dataset,
-    &ptb_dataset,     &synthetic_dataset,     &text_dataset, NULL,
+    &cifar10_dataset, &cifar100_dataset,  &fashion_mnist_dataset, &kjv_dataset, &mnist_dataset,
+    &ptb_dataset,     &synthetic_dataset, &text_dataset,          NULL,
 };
 
 const struct dataset *dataset_find(const char *name)

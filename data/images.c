@@ -19,8 +19,8 @@ struct images_take {
     uint32_t *target;
 };
 
-/* A draw's key is the image's place in the global batch, so that it is the same however the batch is
- * split among workers. */
+/* A draw's key is the image's place in the global batch, so that it is the same however the batch
+ * is split among workers. */
 KERNEL(images_take)
 {
     struct taken t = {(uint32_t)(a->first + i), 0, 0, 0};

@@ -92,12 +92,14 @@ void image_store_batch(const struct image_store *s, struct device *dev, const st
 /* Whether a folder is one of such a set. */
 bool images_fit_idx(const char *path);
 bool images_fit_cifar10(const char *path);
+bool images_fit_cifar100(const char *path);
 
 extern const struct setting images_synthetic_settings[];
 
 /* Classes and size of a set, which are known before it is read. */
 void images_expect_idx(struct images *images, const double *settings);
 void images_expect_cifar10(struct images *images, const double *settings);
+void images_expect_cifar100(struct images *images, const double *settings);
 void images_expect_synthetic(struct images *images, const double *settings);
 
 /* Readers: a fault names the file.  Settings: those of the set's table entry. */
@@ -105,6 +107,8 @@ bool images_read_idx(struct images *images, const char *folder, const double *se
                      struct error *err);
 bool images_read_cifar10(struct images *images, const char *folder, const double *settings,
                          struct error *err);
+bool images_read_cifar100(struct images *images, const char *folder, const double *settings,
+                          struct error *err);
 bool images_make_synthetic(struct images *images, const char *folder, const double *settings,
                            struct error *err);
 

@@ -197,19 +197,29 @@ bool images_read_idx(struct images *images, const char *folder, const double *se
     return true;
 }
 
-/* CIFAR-10's binary form: a label, then a plane for each colour. */
+/* CIFAR's binary forms: labels, of CIFAR-100 the coarse one before the fine one, which is meant;
+ * then a plane for each colour. */
 
-#define CIFAR_SIDE   32
-#define CIFAR_PLANE  ((size_t)CIFAR_SIDE * CIFAR_SIDE)
-#define CIFAR_RECORD (1 + 3 * CIFAR_PLANE)
+#define CIFAR_SIDE  32
+#define CIFAR_PLANE ((size_t)CIFAR_SIDE * CIFAR_SIDE)
+
+static bool holds(const char *folder, const char *name)
+{
+    char *path = format_text("%s/%s", folder, name);
+    bool there = access(path, F_OK) == 0;
+
+    free(path);
+    return there;
+}
 
 bool images_fit_cifar10(const char *path)
 {
-    char *first = format_text("%s/data_batch_1.bin", path);
-    bool there = access(first, F_OK) == 0;
+    return holds(path, "data_batch_1.bin");
+}
 
-    free(first);
-    return there;
+bool images_fit_cifar100(const char *path)
+{
+    return holds(path, "train.bin") && holds(path, "test.bin");
 }
 
 void images_expect_cifar10(struct images *images, const double *settings)
@@ -218,27 +228,35 @@ void images_expect_cifar10(struct images *images, const double *settings)
     images->size = (struct image_size){CIFAR_SIDE, CIFAR_SIDE, 3};
 }
 
+void images_expect_cifar100(struct images *images, const double *settings)
+{
+    images_expect_cifar10(images, settings);
+    images->classes = 100;
+}
+
 static bool add_records(struct images *images, enum text_part part, const struct content *c,
                         struct error *err)
 {
     struct image_part *to = &images->part[part];
-    size_t had = to->count, more = c->count / CIFAR_RECORD;
+    size_t labels = images->classes > 10 ? 2 : 1, bytes = labels + 3 * CIFAR_PLANE;
+    size_t had = to->count, more = c->count / bytes;
 
-    if (more == 0 || c->count % CIFAR_RECORD != 0)
+    if (more == 0 || c->count % bytes != 0)
         return fail(err, "%s: holds %zu bytes, which are not records of %zu", c->path, c->count,
-                    CIFAR_RECORD);
+                    bytes);
     images_grow(images, part, more);
     for (size_t i = 0; i < more; i++) {
-        const unsigned char *record = c->byte + i * CIFAR_RECORD;
+        const unsigned char *plane = c->byte + i * bytes + labels;
         uint8_t *pixel = to->pixel + (had + i) * 3 * CIFAR_PLANE;
+        uint32_t label = plane[-1];
 
-        to->label[had + i] = record[0];
-        if (record[0] >= images->classes)
-            return fail(err, "%s: label %zu is %u, and there are %u classes", c->path, i, record[0],
+        to->label[had + i] = label;
+        if (label >= images->classes)
+            return fail(err, "%s: label %zu is %u, and there are %u classes", c->path, i, label,
                         images->classes);
         for (size_t p = 0; p < CIFAR_PLANE; p++)
             for (size_t colour = 0; colour < 3; colour++)
-                pixel[3 * p + colour] = record[1 + colour * CIFAR_PLANE + p];
+                pixel[3 * p + colour] = plane[colour * CIFAR_PLANE + p];
     }
     return true;
 }
@@ -267,6 +285,19 @@ bool images_read_cifar10(struct images *images, const char *folder, const double
                           &sha256, err);
     ok = ok &&
          load_records(images, TEXT_TEST, format_text("%s/test_batch.bin", folder), &sha256, err);
+    SHA256End(&sha256, images->sha256);
+    return ok;
+}
+
+bool images_read_cifar100(struct images *images, const char *folder, const double *settings,
+                          struct error *err)
+{
+    SHA2_CTX sha256;
+    bool ok;
+
+    SHA256Init(&sha256);
+    ok = load_records(images, TEXT_TRAIN, format_text("%s/train.bin", folder), &sha256, err) &&
+         load_records(images, TEXT_TEST, format_text("%s/test.bin", folder), &sha256, err);
     SHA256End(&sha256, images->sha256);
     return ok;
 }

@@ -115,7 +115,8 @@ static uint64_t images_position(const struct source *s, uint64_t step)
     return step * s->how.workers * s->how.batch;
 }
 
-/* Worker k has the k-th of them: in the last step there may be fewer for one, and none for others. */
+/* Worker k has the k-th of them: in the last step there may be fewer for one, and none for
+ * others. */
 static struct share images_share(const struct source *s, uint64_t step, uint32_t worker)
 {
     uint64_t first = images_position(s, step) + (uint64_t)worker * s->how.batch;

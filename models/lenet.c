@@ -2,8 +2,8 @@
  * lenet -- two convolutions with the largest of windows, three linear layers.
  *
  * LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998, in
- * the form of today's tutorials, with ReLU: 6 and 16 filters of 5x5, 120, 84.  Images of 28 x 28 are
- * padded to 32, so that one of MNIST is 61,706 parameters for 10 classes.
+ * the form of today's tutorials, with ReLU: 6 and 16 filters of 5x5, 120, 84.  Images of 28 x 28
+ * are padded to 32, so that one of MNIST is 61,706 parameters for 10 classes.
  */
 #include "models/model.h"
 #include "sim/graph.h"

@@ -16,8 +16,8 @@ struct model {
     const struct setting *settings;
     uint32_t least; /* pixels of a side of the smallest image that it reads; 0: it reads text */
 
-    /* Adds its nodes to g; classes: of images, or the words of the vocabulary.  values: in the order
-     * of settings. */
+    /* Adds its nodes to g; classes: of images, or the words of the vocabulary.  values: in the
+     * order of settings. */
     void (*build)(struct graph *g, const double *values, uint32_t classes);
 };
 

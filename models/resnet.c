@@ -2,11 +2,11 @@
  * resnet -- a residual network for images of CIFAR's size.
  *
  * He, Zhang, Ren, Sun: Deep residual learning for image recognition, 2015, section 4.2: a 3x3
- * convolution, three stages of n blocks of two 3x3 convolutions with 16, 32 and 64 filters, the mean
- * over the image, a linear layer: 6n + 2 layers.  Where a stage halves the image, the shortcut is
- * (A) every second pixel with zeros for the new channels, or (B) a 1x1 convolution with a norm of
- * its own, as the second reference has it: 272,474 parameters at depth 20 for 10 classes, 661,338 at
- * 44, 1,730,714 at 110.  Filters begin normal, by what one of them writes.
+ * convolution, three stages of n blocks of two 3x3 convolutions with 16, 32 and 64 filters, the
+ * mean over the image, a linear layer: 6n + 2 layers.  Where a stage halves the image, the shortcut
+ * is (A) every second pixel with zeros for the new channels, or (B) a 1x1 convolution with a norm
+ * of its own, as the second reference has it: 272,474 parameters at depth 20 for 10 classes,
+ * 661,338 at 44, 1,730,714 at 110.  Filters begin normal, by what one of them writes.
  */
 #include "models/model.h"
 #include "sim/graph.h"

@@ -46,7 +46,8 @@ struct softmax_loss {
 
 /* A convolution of images, which lie height, width, channels, with filters, which lie likewise; the
  * channels and the filters are in so many groups, and weights have channels / groups.  Every worker
- * has as many images, one worker's behind another's.  A direction reads and writes what it names. */
+ * has as many images, one worker's behind another's.  A direction reads and writes what it
+ * names. */
 struct convolution {
     size_t workers, images; /* images: of each worker */
     uint32_t height, width, channels;

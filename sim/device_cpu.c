@@ -1,9 +1,9 @@
 /*
  * device_cpu -- the device that is everywhere, and the oracle of the other one.
  *
- * GEMM and convolutions are oneDNN's where there is oneDNN, else plain loops.  Everything else is written to be
- * obviously right first; only the selection is written to be fast, and the tests compare it with
- * a sort.
+ * GEMM and convolutions are oneDNN's where there is oneDNN, else plain loops.  Everything else is
+ * written to be obviously right first; only the selection is written to be fast, and the tests
+ * compare it with a sort.
  */
 #include "sim/device.h"
 #include "sim/device_cpu_convolve.h"

@@ -12,8 +12,8 @@
 
 /*
  * A primitive is compiled for a shape and a number of threads when it is first met, and kept.
- * Weights lie as it likes them best, which is not as we have them: they are packed before, and their
- * gradient is unpacked behind it.
+ * Weights lie as it likes them best, which is not as we have them: they are packed before, and
+ * their gradient is unpacked behind it.
  */
 
 #define DNNL_CHECK(call) CHECK((call) == dnnl_success)

@@ -111,7 +111,8 @@ struct node *graph_image_node(struct graph *g, const struct op *op, struct node 
     return x;
 }
 
-/* The first reader's gradient is that of x, unless it has a place already; the second's is added. */
+/* The first reader's gradient is that of x, unless it has a place already; the second's is
+ * added. */
 static void add_reader(struct node *x, float *grad)
 {
     CHECK(x->readers < 2 && "what is read by three needs another sum");

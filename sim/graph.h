@@ -187,8 +187,8 @@ void graph_place(struct parameters *parameters, bool compress_all);
 /* Floats of the weights and of what is kept behind them. */
 size_t graph_floats(const struct parameters *parameters);
 
-/* Initial values for a seed: [graph_floats()] on the host.  They depend on nothing but seed and name
- * order. */
+/* Initial values for a seed: [graph_floats()] on the host.  They depend on nothing but seed and
+ * name order. */
 void graph_initial(const struct parameters *parameters, uint64_t seed, float *params);
 
 /* The transposed copies that forward products want; once after the parameters changed. */

@@ -3,13 +3,14 @@
  *
  *     y = relu(gamma (x - mean) / sqrt(var + epsilon) + beta + beside)
  *
- * Ioffe, Szegedy: Batch normalization, 2015, as PyTorch has it.  Sums are taken in slices of pixels,
- * one thread a slice and channel, and the slices are added in double.  Values are summed less the
- * worker's first one, so that a mean far from zero costs no digits.  A worker's factors lie widened
- * to a line of its image, so that what is done to every element is a plain loop over lines.
+ * Ioffe, Szegedy: Batch normalization, 2015, as PyTorch has it.  Sums are taken in slices of
+ * pixels, one thread a slice and channel, and the slices are added in double.  Values are summed
+ * less the worker's first one, so that a mean far from zero costs no digits.  A worker's factors
+ * lie widened to a line of its image, so that what is done to every element is a plain loop over
+ * lines.
  *
- * Where something stands beside, backward turns the gradient of y into that within relu(), in place:
- * it is that of beside too.
+ * Where something stands beside, backward turns the gradient of y into that within relu(), in
+ * place: it is that of beside too.
  */
 #include "sim/kernel.h"
 

@@ -72,8 +72,8 @@ static bool together(const struct config *c)
     return method_together(&method);
 }
 
-/* Of like size; all where the method wants that; as many as the device likes of images; a segment begins with the state that the one before
- * it left, so there one. */
+/* Of like size; all where the method wants that; as many as the device likes of images; a segment
+ * begins with the state that the one before it left, so there one. */
 static uint32_t group_size(const struct device *dev, const struct config *c, uint32_t groups)
 {
     bool images = dataset_find(c->data.name)->kind->images;

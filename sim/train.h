@@ -57,8 +57,8 @@ struct train {
 /* Before the data are loaded: which set, and how it is read. */
 void train_source(struct train *t);
 
-/* Steps of an epoch, and how much memory the run needs; too few data or a run that does not fit is a
- * fault. */
+/* Steps of an epoch, and how much memory the run needs; too few data or a run that does not fit is
+ * a fault. */
 bool train_plan(struct train *t, struct error *err);
 
 /* Allocates everything that steps need. */

@@ -93,7 +93,8 @@ struct method workers_method(const struct config *c);
 /* Columns of text in a step of all workers. */
 uint32_t workers_columns(const struct config *c);
 
-/* Losses in a step of all workers: one for each worker, column and time; of images, for each one. */
+/* Losses in a step of all workers: one for each worker, column and time; of images, for each
+ * one. */
 size_t workers_rows(const struct config *c);
 
 /* Bytes of the parameters with what is kept behind them. */

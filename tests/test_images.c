@@ -1,7 +1,7 @@
 /*
  * test_images -- the operators of images: convolutions against a slow one written here, every
- * layer's gradients against finite differences, norms against their definition, and that a worker in
- * a group is as one alone.
+ * layer's gradients against finite differences, norms against their definition, and that a worker
+ * in a group is as one alone.
  */
 #include "tests/harness.h"
 

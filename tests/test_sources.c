@@ -1,6 +1,6 @@
 /*
- * test_sources -- sets of images: their files and what is wrong with them, batches and augmentation,
- * and that training on them keeps the identities of test_train.
+ * test_sources -- sets of images: their files and what is wrong with them, batches and
+ * augmentation, and that training on them keeps the identities of test_train.
  */
 #include "tests/harness.h"
 
@@ -71,7 +71,7 @@ static void write_idx(const char *images, const char *labels, uint32_t count, bo
     for (uint32_t n = 0; n < count; n++) {
         named[8 + n] = (unsigned char)(n % 10);
         for (size_t i = 0; i < PIXELS; i++)
-            all[16 + n * PIXELS + i] = (unsigned char)(i + 3 * n);
+            all[16 + n * PIXELS + i] = (unsigned char)(i + 3 * (size_t)n);
     }
     write_file(images, all, 16 + bytes, compressed);
     write_file(labels, named, 8 + count, compressed);
@@ -241,6 +241,33 @@ static void cifar_has_planes_and_we_have_pixels(void **state)
         for (size_t c = 0; c < 3; c++)
             assert_int_equal(images.part[TEXT_TRAIN].pixel[(1024 + p) * 3 + c], 11 + c);
     images_free(&images);
+}
+
+/* The second label is the class. */
+static void cifar100_has_two_labels(void **state)
+{
+    unsigned char *all = allocate(2, RECORD + 1);
+    struct images images = {0};
+    struct error err;
+
+    for (size_t r = 0; r < 2; r++) {
+        memcpy(all + r * (RECORD + 1), (unsigned char[]){19, (unsigned char)(98 + r)}, 2);
+        memset(all + r * (RECORD + 1) + 2 + 2048, 7, 1024);
+    }
+    write_file("train.bin", all, (size_t)2 * (RECORD + 1), false);
+    assert_false(images_fit_cifar100(folder));
+    write_file("test.bin", all, RECORD + 1, true);
+    assert_true(images_fit_cifar100(folder));
+    images_expect_cifar100(&images, NULL);
+    if (!images_read_cifar100(&images, folder, NULL, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(images.part[TEXT_TRAIN].count, 2);
+    assert_int_equal(images.part[TEXT_TRAIN].label[1], 99);
+    assert_int_equal(images.part[TEXT_TEST].label[0], 98);
+    assert_int_equal(images.part[TEXT_TRAIN].pixel[3], 0);
+    assert_int_equal(images.part[TEXT_TRAIN].pixel[5], 7);
+    images_free(&images);
+    free(all);
 }
 
 static void faults_of_cifar_are_one_sentence(void **state)
@@ -509,7 +536,7 @@ static void a_batch_is_cut_mirrored_and_normalised(void **state)
     train_step(&t, 0, 0); /* of two groups; the second has worker 2's images */
     device_download(&t.dev, order, t.data.stored.order, sizeof(order));
     device_download(&t.dev, target, t.workers.lane[0].graph.target, 8 * sizeof(*target));
-    pixels = harness_download(&t, t.workers.lane[0].graph.pixels, 8 * 256);
+    pixels = harness_download(&t, t.workers.lane[0].graph.pixels, (size_t)8 * 256);
     for (uint32_t i = 0; i < 8 && t.workers.lanes == 1; i++) {
         struct rng_block draw = rng_block(1, RNG_AUGMENT, 0, 0, 16 + i, 0);
 
@@ -517,7 +544,7 @@ static void a_batch_is_cut_mirrored_and_normalised(void **state)
         assert_int_equal(target[i], t.data.images.part[TEXT_TRAIN].label[order[16 + i]]);
         for (uint32_t y = 0; y < 16; y++)
             for (uint32_t x = 0; x < 16; x++)
-                assert_true(fabsf(pixels[(size_t)i * 256 + y * 16 + x] -
+                assert_true(fabsf(pixels[(size_t)i * 256 + (size_t)y * 16 + x] -
                                   wanted(&t, &draw, order[16 + i], y, x)) < 1e-5f);
     }
     assert_true(t.workers.lanes > 1 || (mirrored > 0 && mirrored < 8));
@@ -525,7 +552,8 @@ static void a_batch_is_cut_mirrored_and_normalised(void **state)
     stop(&t, c);
 }
 
-/* cases.md 13: every image once, whatever the batch; without a holdout the test part is looked at. */
+/* cases.md 13: every image once, whatever the batch; without a holdout the test part is looked
+ * at. */
 static void evaluation_scores_every_image_once(void **state)
 {
     static const char *const batches[][3] = {{"--set", "evaluate.batch=21", NULL},
@@ -650,6 +678,7 @@ int main(void)
                                         remove_folder),
         cmocka_unit_test_setup_teardown(cifar_has_planes_and_we_have_pixels, make_folder,
                                         remove_folder),
+        cmocka_unit_test_setup_teardown(cifar100_has_two_labels, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(faults_of_cifar_are_one_sentence, make_folder,
                                         remove_folder),
         cmocka_unit_test(a_normalised_set_has_mean_0_and_deviation_1),
