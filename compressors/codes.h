@@ -3,8 +3,9 @@
  *
  * Codes are packed, the first in the lowest bits of the first word; a tile of 256 entries is
  * 8 words a bit, so that every tile begins on a word and a tensor's words are its bytes on the
- * wire.  The width is a power of two.  Some kinds have a scalar for each tensor, or for each bucket
- * of a tensor, which stands at the place of the bucket's first tile.
+ * wire.  Of a width that does not divide 32 some codes lie in two words.  Some kinds have a scalar
+ * for each tensor, or for each bucket of a tensor, which stands at the place of the bucket's first
+ * tile.
  *
  *     sign     1 bit: 1 is +scalar, 0 is -scalar; without scalars +1 and -1
  *     level    the sign in the highest bit, below it a level l: scalar * (l / levels)
@@ -20,7 +21,7 @@ enum code_kind { CODE_FLOAT, CODE_SIGN, CODE_LEVEL, CODE_HALF, CODE_BFLOAT };
 
 struct code_form {
     enum code_kind kind;
-    uint32_t bits;   /* 1, 2, 4, 8 or 16; 32 of a float */
+    uint32_t bits;   /* 1 to 16; 32 of a float; 0 of a message of indices alone */
     uint32_t levels; /* of CODE_LEVEL: the largest one */
     uint32_t scaled; /* 1: there are scalars */
     uint32_t bucket; /* tiles that have one together; 0: all of a tensor */
@@ -113,7 +114,40 @@ KERNEL_FN size_t code_bucket(const struct code_form *form, size_t tile, size_t i
     return tile - (form->bucket == 0 ? in_tensor : in_tensor % form->bucket);
 }
 
+/* One of many. */
+KERNEL_FN uint32_t code_at(const uint32_t *words, size_t i, uint32_t bits)
+{
+    size_t word = i * bits / 32;
+    uint32_t place = (uint32_t)(i * bits % 32);
+    uint64_t two = words[word];
+
+    if (place + bits > 32)
+        two |= (uint64_t)words[word + 1] << 32;
+    return (uint32_t)(two >> place) & ((1u << bits) - 1);
+}
+
 #ifdef __CUDACC__
+
+/* Of a width that does not divide 32: a slot's 32 codes are `bits` words, and a lane makes one. */
+KERNEL_FN void tile_pack_across(const struct tile *t, const uint32_t code[TILE_SLOTS],
+                                uint32_t bits, uint32_t *words)
+{
+    uint32_t first = t->lane * 32 / bits;
+
+    EACH_SLOT (s) {
+        uint32_t word = 0;
+
+        for (uint32_t i = first; i < first + 32 / bits + 2; i++) {
+            uint32_t other = __shfl_sync(0xffffffffu, code[s], i % TILE_LANES);
+            int place = (int)(i * bits) - (int)(t->lane * 32);
+
+            if (i < TILE_LANES && place < 32)
+                word |= place < 0 ? other >> -place : other << place;
+        }
+        if (t->lane < bits)
+            words[s * bits + t->lane] = word;
+    }
+}
 
 /* A tile's codes into its 8 bits words. */
 KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], uint32_t bits,
@@ -121,6 +155,10 @@ KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], 
 {
     uint32_t in_word = 32 / bits;
 
+    if (32 % bits != 0) {
+        tile_pack_across(t, code, bits, words);
+        return;
+    }
     EACH_SLOT (s) {
         uint32_t word = code[s] << (t->lane % in_word * bits);
 
@@ -133,12 +171,32 @@ KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], 
 
 #else
 
+KERNEL_FN void tile_pack_across(const uint32_t code[TILE_SLOTS], uint32_t bits, uint32_t *words)
+{
+    uint64_t open = 0;
+    uint32_t held = 0;
+
+    for (uint32_t i = 0; i < TILE; i++) {
+        open |= (uint64_t)code[i] << held;
+        held += bits;
+        if (held >= 32) {
+            *words++ = (uint32_t)open;
+            open >>= 32;
+            held -= 32;
+        }
+    }
+}
+
 KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], uint32_t bits,
                          uint32_t *words)
 {
     uint32_t in_word = 32 / bits;
 
     (void)t;
+    if (32 % bits != 0) {
+        tile_pack_across(code, bits, words);
+        return;
+    }
     for (uint32_t w = 0; w < TILE / in_word; w++) {
         uint32_t word = 0;
 
@@ -156,6 +214,11 @@ KERNEL_FN void tile_unpack(const struct tile *t, const uint32_t *words, uint32_t
     uint32_t in_word = 32 / bits;
     uint32_t mask = bits == 32 ? 0xffffffffu : (1u << bits) - 1;
 
+    if (32 % bits != 0) {
+        EACH_SLOT (s)
+            code[s] = code_at(words, tile_element(t, s), bits);
+        return;
+    }
     EACH_SLOT (s) {
         uint32_t e = tile_element(t, s);
 

@@ -311,6 +311,30 @@ static void bfloats_round_to_the_nearest(void **state)
     assert_true(isinf(code_float(&form, float_bfloat(INFINITY), 0)));
 }
 
+/* Code i has bits i * width ... of the words, the lowest first. */
+static void codes_of_any_width_are_packed(void **state)
+{
+    const struct tile tile = {.live = TILE};
+
+    for (uint32_t width = 1; width <= 16; width++) {
+        uint32_t code[TILE], got[TILE];
+        uint32_t words[8 * 16 + 1] = {0};
+        uint32_t *behind = words + (size_t)8 * width;
+
+        *behind = 0xa5a5a5a5u;
+        for (uint32_t i = 0; i < TILE; i++)
+            code[i] = rng_block(8, RNG_TEST, i, width, 0, 0).word[0] >> (32 - width);
+        tile_pack(&tile, code, width, words);
+        for (uint32_t i = 0; i < TILE * width; i++)
+            assert_int_equal(words[i / 32] >> i % 32 & 1, code[i / width] >> i % width & 1);
+        assert_int_equal(*behind, 0xa5a5a5a5u);
+        tile_unpack(&tile, words, width, got);
+        assert_memory_equal(got, code, sizeof(code));
+        for (uint32_t i = 0; i < TILE; i++)
+            assert_int_equal(code_at(words, i, width), code[i]);
+    }
+}
+
 /* Four workers of 6e4: decoded before they are added up (horovod#1699). */
 static void halves_do_not_overflow_in_a_sum(void **state)
 {
@@ -385,6 +409,7 @@ int main(void)
         cmocka_unit_test(bfloats_round_to_the_nearest),
         cmocka_unit_test(halves_do_not_overflow_in_a_sum),
         cmocka_unit_test(codes_are_packed_as_told),
+        cmocka_unit_test(codes_of_any_width_are_packed),
     };
     int failed = 0;
 
