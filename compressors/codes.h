@@ -9,6 +9,7 @@
  *
  *     sign     1 bit: 1 is +scalar, 0 is -scalar; without scalars +1 and -1
  *     level    the sign in the highest bit, below it a level l: scalar * (l / levels)
+ *     power    the sign in the highest bit, below it a number e: 2^(e - bias), but 0 is 0
  *     half     IEEE 754 binary16, to nearest even; past 65504 infinity
  *     bfloat   the upper half of a float, to nearest even
  */
@@ -17,15 +18,16 @@
 
 #include "sim/kernel.h"
 
-enum code_kind { CODE_FLOAT, CODE_SIGN, CODE_LEVEL, CODE_HALF, CODE_BFLOAT };
+enum code_kind { CODE_FLOAT, CODE_SIGN, CODE_LEVEL, CODE_POWER, CODE_HALF, CODE_BFLOAT };
 
 struct code_form {
     enum code_kind kind;
     uint32_t bits;   /* 1 to 16; 32 of a float; 0 of a message of indices alone */
-    uint32_t levels; /* of CODE_LEVEL: the largest one */
+    uint32_t levels; /* of CODE_LEVEL and CODE_POWER: the largest number below the sign */
     uint32_t scaled; /* 1: there are scalars */
     uint32_t bucket; /* tiles that have one together; 0: all of a tensor */
-    uint32_t unused; /* kernels get copies, which must be equal byte for byte: no padding */
+    uint32_t bias;   /* of CODE_POWER, up to 127 */
+    /* Kernels get copies, which must be equal byte for byte: no padding. */
 };
 
 /* Values of messages, as kernels read them. */
@@ -83,6 +85,16 @@ KERNEL_FN float level_float(const struct code_form *form, uint32_t code, float s
     return code & sign ? -size : size;
 }
 
+/* Past the largest float infinity. */
+KERNEL_FN float power_float(const struct code_form *form, uint32_t code)
+{
+    uint32_t sign = 1u << (form->bits - 1);
+    uint32_t e = code & (sign - 1);
+    float size = e > 0 ? bits_float((e + 127 - form->bias) << 23) : 0;
+
+    return code & sign ? -size : size;
+}
+
 /* One code alone. */
 KERNEL_FN float code_float(const struct code_form *form, uint32_t code, float scalar)
 {
@@ -91,6 +103,8 @@ KERNEL_FN float code_float(const struct code_form *form, uint32_t code, float sc
         return code ? scalar : -scalar;
     case CODE_LEVEL:
         return level_float(form, code, scalar);
+    case CODE_POWER:
+        return power_float(form, code);
     case CODE_HALF:
         return half_float(code);
     case CODE_BFLOAT:
@@ -250,6 +264,10 @@ KERNEL_FN void values_read(const struct values *v, const struct tile *t, float o
     case CODE_LEVEL:
         EACH_SLOT (s)
             out[s] = level_float(&v->form, code[s], scalar);
+        break;
+    case CODE_POWER:
+        EACH_SLOT (s)
+            out[s] = power_float(&v->form, code[s]);
         break;
     case CODE_HALF:
         EACH_SLOT (s)

@@ -1138,6 +1138,7 @@ static const struct form {
     {"adacomp", "", {{"original", 1}, {"sigmas", 2}, {"c", 2.35}}},
     {"adacomp", "efsignsgd", {{"bin", 0}, {"quantise", 0}}},
     {"dgc", "", {{"sampled", 1}}},
+    {"none", "natural", {{"original", 1}}},
     {"randomk", "qsgd", {{NULL, 0}}},
     {"slice", "fp16", {{NULL, 0}}},
     {"threshold", "terngrad", {{"tau", 0.5}, {"values", 1}}},

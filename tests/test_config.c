@@ -337,7 +337,7 @@ static void a_quantiser_is_checked(void **state)
                                             "quantiser 'qsdg'; did you mean 'qsgd'?");
     refuse("a.json --compressor topk+",
            "--compressor topk+: compressor.quantiser: no such quantiser "
-           "''; there are bf16, efsignsgd, fp16, qsgd, signsgd, signum, terngrad");
+           "''; there are bf16, efsignsgd, fp16, natural, qsgd, signsgd, signum, terngrad");
     refuse("a.json --compressor qsgd+fp16",
            "--compressor qsgd+fp16: compressor: qsgd is a quantiser, "
            "so none can stand behind it");

@@ -18,7 +18,7 @@ import check_dump
 from check_dump import F
 
 BOUNDED = ("first", "sent", "delivered", "residual", "velocity")  # of powersgd
-DRAWN = ("terngrad", "qsgd", "randomk")
+DRAWN = ("terngrad", "qsgd", "natural", "randomk")
 MOVING = ("clt-k", "slice")  # with the step
 RATIO_FREE = ("adacomp", "threshold", "variance")
 
