@@ -109,9 +109,10 @@ KERNEL_FN float code_float(const struct code_form *form, uint32_t code, float sc
         return half_float(code);
     case CODE_BFLOAT:
         return bits_float(code << 16);
-    default:
-        return bits_float(code);
+    case CODE_FLOAT:
+        break;
     }
+    return bits_float(code);
 }
 
 /* Scalars that go with so many entries of a tensor. */
@@ -273,9 +274,12 @@ KERNEL_FN void values_read(const struct values *v, const struct tile *t, float o
         EACH_SLOT (s)
             out[s] = half_float(code[s]);
         break;
-    default:
+    case CODE_BFLOAT:
         EACH_SLOT (s)
             out[s] = bits_float(code[s] << 16);
+        break;
+    case CODE_FLOAT:
+        break;
     }
 }
 

@@ -375,7 +375,9 @@ void dump_delivered(struct dump *d, const struct workers *w, const float *sum)
  * what stands for a value.  As JSON, a new string. */
 static char *message_note(const struct workers *w)
 {
-    static const char *const kinds[] = {"float", "sign", "level", "power", "half", "bfloat"};
+    static const char *const kinds[] = {
+        [CODE_FLOAT] = "float", [CODE_SIGN] = "sign", [CODE_LEVEL] = "level",
+        [CODE_POWER] = "power", [CODE_HALF] = "half", [CODE_BFLOAT] = "bfloat"};
     const struct compressor *c = w->method.compressor;
     const struct code_form form = method_form(&w->method);
     struct tree *note = tree_new(TREE_OBJECT, NULL);
