@@ -3,11 +3,13 @@
  *
  * Codes are packed, the first in the lowest bits of the first word; a tile of 256 entries is
  * 8 words a bit, so that every tile begins on a word and a tensor's words are its bytes on the
- * wire.  The width is a power of two.  Some kinds have a scalar for each tensor, or for each bucket
- * of a tensor, which stands at the place of the bucket's first tile.
+ * wire.  Of a width that does not divide 32 some codes lie in two words.  Some kinds have a scalar
+ * for each tensor, or for each bucket of a tensor, which stands at the place of the bucket's first
+ * tile.
  *
  *     sign     1 bit: 1 is +scalar, 0 is -scalar; without scalars +1 and -1
  *     level    the sign in the highest bit, below it a level l: scalar * (l / levels)
+ *     power    the sign in the highest bit, below it a number e: 2^(e - bias), but 0 is 0
  *     half     IEEE 754 binary16, to nearest even; past 65504 infinity
  *     bfloat   the upper half of a float, to nearest even
  */
@@ -16,15 +18,16 @@
 
 #include "sim/kernel.h"
 
-enum code_kind { CODE_FLOAT, CODE_SIGN, CODE_LEVEL, CODE_HALF, CODE_BFLOAT };
+enum code_kind { CODE_FLOAT, CODE_SIGN, CODE_LEVEL, CODE_POWER, CODE_HALF, CODE_BFLOAT };
 
 struct code_form {
     enum code_kind kind;
-    uint32_t bits;   /* 1, 2, 4, 8 or 16; 32 of a float */
-    uint32_t levels; /* of CODE_LEVEL: the largest one */
+    uint32_t bits;   /* 1 to 16; 32 of a float; 0 of a message of indices alone */
+    uint32_t levels; /* of CODE_LEVEL and CODE_POWER: the largest number below the sign */
     uint32_t scaled; /* 1: there are scalars */
     uint32_t bucket; /* tiles that have one together; 0: all of a tensor */
-    uint32_t unused; /* kernels get copies, which must be equal byte for byte: no padding */
+    uint32_t bias;   /* of CODE_POWER, up to 127 */
+    /* Kernels get copies, which must be equal byte for byte: no padding. */
 };
 
 /* Values of messages, as kernels read them. */
@@ -82,6 +85,16 @@ KERNEL_FN float level_float(const struct code_form *form, uint32_t code, float s
     return code & sign ? -size : size;
 }
 
+/* Past the largest float infinity. */
+KERNEL_FN float power_float(const struct code_form *form, uint32_t code)
+{
+    uint32_t sign = 1u << (form->bits - 1);
+    uint32_t e = code & (sign - 1);
+    float size = e > 0 ? bits_float((e + 127 - form->bias) << 23) : 0;
+
+    return code & sign ? -size : size;
+}
+
 /* One code alone. */
 KERNEL_FN float code_float(const struct code_form *form, uint32_t code, float scalar)
 {
@@ -90,13 +103,16 @@ KERNEL_FN float code_float(const struct code_form *form, uint32_t code, float sc
         return code ? scalar : -scalar;
     case CODE_LEVEL:
         return level_float(form, code, scalar);
+    case CODE_POWER:
+        return power_float(form, code);
     case CODE_HALF:
         return half_float(code);
     case CODE_BFLOAT:
         return bits_float(code << 16);
-    default:
-        return bits_float(code);
+    case CODE_FLOAT:
+        break;
     }
+    return bits_float(code);
 }
 
 /* Scalars that go with so many entries of a tensor. */
@@ -113,7 +129,40 @@ KERNEL_FN size_t code_bucket(const struct code_form *form, size_t tile, size_t i
     return tile - (form->bucket == 0 ? in_tensor : in_tensor % form->bucket);
 }
 
+/* One of many. */
+KERNEL_FN uint32_t code_at(const uint32_t *words, size_t i, uint32_t bits)
+{
+    size_t word = i * bits / 32;
+    uint32_t place = (uint32_t)(i * bits % 32);
+    uint64_t two = words[word];
+
+    if (place + bits > 32)
+        two |= (uint64_t)words[word + 1] << 32;
+    return (uint32_t)(two >> place) & ((1u << bits) - 1);
+}
+
 #ifdef __CUDACC__
+
+/* Of a width that does not divide 32: a slot's 32 codes are `bits` words, and a lane makes one. */
+KERNEL_FN void tile_pack_across(const struct tile *t, const uint32_t code[TILE_SLOTS],
+                                uint32_t bits, uint32_t *words)
+{
+    uint32_t first = t->lane * 32 / bits;
+
+    EACH_SLOT (s) {
+        uint32_t word = 0;
+
+        for (uint32_t i = first; i < first + 32 / bits + 2; i++) {
+            uint32_t other = __shfl_sync(0xffffffffu, code[s], i % TILE_LANES);
+            int place = (int)(i * bits) - (int)(t->lane * 32);
+
+            if (i < TILE_LANES && place < 32)
+                word |= place < 0 ? other >> -place : other << place;
+        }
+        if (t->lane < bits)
+            words[s * bits + t->lane] = word;
+    }
+}
 
 /* A tile's codes into its 8 bits words; and back. */
 KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], uint32_t bits,
@@ -121,6 +170,10 @@ KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], 
 {
     uint32_t in_word = 32 / bits;
 
+    if (32 % bits != 0) {
+        tile_pack_across(t, code, bits, words);
+        return;
+    }
     EACH_SLOT (s) {
         uint32_t word = code[s] << (t->lane % in_word * bits);
 
@@ -134,13 +187,8 @@ KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], 
 KERNEL_FN void tile_unpack(const struct tile *t, const uint32_t *words, uint32_t bits,
                            uint32_t code[TILE_SLOTS])
 {
-    uint32_t in_word = 32 / bits;
-
-    EACH_SLOT (s) {
-        uint32_t e = tile_element(t, s);
-
-        code[s] = words[e / in_word] >> (e % in_word * bits) & ((1u << bits) - 1);
-    }
+    EACH_SLOT (s)
+        code[s] = code_at(words, tile_element(t, s), bits);
 }
 
 #else
@@ -168,6 +216,23 @@ KERNEL_FN void words_unpack(const uint32_t *words, uint32_t bits, uint32_t *code
             code[w * in_word + i] = words[w] >> (i * bits) & ((1u << bits) - 1);
 }
 
+/* Of a width that does not divide 32. */
+KERNEL_FN void words_pack_across(const uint32_t *code, uint32_t bits, uint32_t *words)
+{
+    uint64_t open = 0;
+    uint32_t held = 0;
+
+    for (uint32_t i = 0; i < TILE; i++) {
+        open |= (uint64_t)code[i] << held;
+        held += bits;
+        if (held >= 32) {
+            *words++ = (uint32_t)open;
+            open >>= 32;
+            held -= 32;
+        }
+    }
+}
+
 KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], uint32_t bits,
                          uint32_t *words)
 {
@@ -185,8 +250,11 @@ KERNEL_FN void tile_pack(const struct tile *t, const uint32_t code[TILE_SLOTS], 
     case 8:
         words_pack(code, 8, words);
         break;
-    default:
+    case 16:
         words_pack(code, 16, words);
+        break;
+    default:
+        words_pack_across(code, bits, words);
     }
 }
 
@@ -207,8 +275,12 @@ KERNEL_FN void tile_unpack(const struct tile *t, const uint32_t *words, uint32_t
     case 8:
         words_unpack(words, 8, code);
         break;
-    default:
+    case 16:
         words_unpack(words, 16, code);
+        break;
+    default:
+        for (uint32_t i = 0; i < TILE; i++)
+            code[i] = code_at(words, i, bits);
     }
 }
 
@@ -239,13 +311,20 @@ KERNEL_FN void values_read(const struct values *v, const struct tile *t, float o
         EACH_SLOT (s)
             out[s] = level_float(&v->form, code[s], scalar);
         break;
+    case CODE_POWER:
+        EACH_SLOT (s)
+            out[s] = power_float(&v->form, code[s]);
+        break;
     case CODE_HALF:
         EACH_SLOT (s)
             out[s] = half_float(code[s]);
         break;
-    default:
+    case CODE_BFLOAT:
         EACH_SLOT (s)
             out[s] = bits_float(code[s] << 16);
+        break;
+    case CODE_FLOAT:
+        break;
     }
 }
 

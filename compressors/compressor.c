@@ -34,14 +34,16 @@ const struct compressor *const compressors[] = {
 extern const struct quantiser bf16_quantiser;
 extern const struct quantiser efsignsgd_quantiser;
 extern const struct quantiser fp16_quantiser;
+extern const struct quantiser natural_quantiser;
 extern const struct quantiser qsgd_quantiser;
 extern const struct quantiser signsgd_quantiser;
 extern const struct quantiser signum_quantiser;
 extern const struct quantiser terngrad_quantiser;
 
 const struct quantiser *const quantisers[] = {
-    &bf16_quantiser,    &efsignsgd_quantiser, &fp16_quantiser,     &qsgd_quantiser,
-    &signsgd_quantiser, &signum_quantiser,    &terngrad_quantiser, NULL,
+    &bf16_quantiser,    &efsignsgd_quantiser, &fp16_quantiser,
+    &natural_quantiser, &qsgd_quantiser,      &signsgd_quantiser,
+    &signum_quantiser,  &terngrad_quantiser,  NULL,
 };
 
 static const struct {

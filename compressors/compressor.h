@@ -12,7 +12,8 @@
  *
  * To add a method: a file with a struct compressor or quantiser at its end, its line in the table of
  * compressor.c and in meson.build (kernel_sources if it has kernels of its own); it is then listed,
- * documented by its settings, and tested by the laws (tests/test_compressors.c).
+ * documented by its settings, and tested by the laws (tests/test_compressors.c).  quantise.h has the
+ * parts of a quantiser, codes.h the kinds of codes.
  */
 #ifndef COMPRESSORS_COMPRESSOR_H
 #define COMPRESSORS_COMPRESSOR_H
@@ -93,7 +94,7 @@ struct compressor {
     const char *memory; /* what "auto" means */
     bool unbiased;      /* without memory E[decode(encode(g))] = g: tested, not believed */
     bool no_warmup;     /* a regime's warm-up of the ratio is not applied */
-    bool contraction;   /* |g - decode(encode(g))| <= |g|, less where g is not 0: tested too */
+    bool contraction;   /* |g - decode(encode(g))| <= |g|, less where g is not 0, at every draw */
     enum exchange exchange;
     bool no_quantiser; /* its values must stay floats */
     bool together;     /* wants the gradients of all workers at once: one group */
@@ -159,7 +160,7 @@ struct quantiser {
     bool (*shares)(const double *settings); /* one scalar for all workers, the largest: then codes
                                                can be added up; optional */
 
-    struct code_form (*form)(const double *settings);
+    struct code_form (*form)(const double *settings); /* codes.h */
     void (*encode)(const struct call *call, struct message *m);
     double (*paper_bits)(const double *settings); /* of a value */
 };

@@ -32,7 +32,7 @@ static double log2_choose(double n, double k)
 /* Of a value, whatever it is. */
 static double least_bits(const struct code_form *form)
 {
-    return form->kind == CODE_LEVEL ? log2(2.0 * form->levels + 1) : form->bits;
+    return form->levels > 0 ? log2(2.0 * form->levels + 1) : form->bits;
 }
 
 /* Some of them have no place of their own. */

@@ -375,7 +375,9 @@ void dump_delivered(struct dump *d, const struct workers *w, const float *sum)
  * what stands for a value.  As JSON, a new string. */
 static char *message_note(const struct workers *w)
 {
-    static const char *const kinds[] = {"float", "sign", "level", "half", "bfloat"};
+    static const char *const kinds[] = {
+        [CODE_FLOAT] = "float", [CODE_SIGN] = "sign", [CODE_LEVEL] = "level",
+        [CODE_POWER] = "power", [CODE_HALF] = "half", [CODE_BFLOAT] = "bfloat"};
     const struct compressor *c = w->method.compressor;
     const struct code_form form = method_form(&w->method);
     struct tree *note = tree_new(TREE_OBJECT, NULL);
@@ -390,6 +392,7 @@ static char *message_note(const struct workers *w)
     tree_put_text(note, "values", kinds[form.kind]);
     tree_put_number(note, "bits", form.bits);
     tree_put_number(note, "levels", form.levels);
+    tree_put_number(note, "bias", form.bias);
     tree_put(note, "scaled", tree_yes_no(form.scaled, NULL));
     tree_put_number(note, "bucket", form.bucket * TILE);
     text = tree_print(note);

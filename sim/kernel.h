@@ -58,7 +58,7 @@
  * A file of kernels is compiled twice: by the C compiler, where a kernel is a loop over the CPU's
  * threads, and by nvcc, where it is a __global__ function.  Bodies keep to the common subset of
  * C11 and CUDA C++ and, but for the layers, to exact arithmetic: + - * /, sqrt, comparisons,
- * floor, integers and what exactmath.h has.  The host part of the file stands under
+ * floor, integers, float_bits() and what exactmath.h has.  The host part of the file stands under
  * #ifndef __CUDACC__.  Arguments hold addresses and shapes; whatever changes from step to step
  * lies in struct step on the device, so that a step can be captured once and replayed.
  */

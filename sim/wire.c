@@ -124,7 +124,6 @@ static void download_codes(struct packet *p, const struct message *m, struct dev
     size_t length = m->rooms.length;
     size_t tiles = length / TILE;
     size_t words = tiles * 8 * p->form.bits;
-    uint32_t in_word = p->form.bits > 0 ? 32 / p->form.bits : 1;
     uint32_t *packed = allocate(words, sizeof(*packed));
     float *scalar = allocate(tiles, sizeof(*scalar));
     size_t scalars = 0;
@@ -134,9 +133,8 @@ static void download_codes(struct packet *p, const struct message *m, struct dev
     p->scalar_begin = allocate(p->tensors, sizeof(*p->scalar_begin));
     device_download(dev, packed, m->own_code + sender * words, words * sizeof(*packed));
     device_download(dev, scalar, m->own_scalar + sender * tiles, tiles * sizeof(*scalar));
-    for (size_t i = 0; i < length; i++)
-        p->code[i] =
-            packed[i / in_word] >> (i % in_word * p->form.bits) & ((1u << p->form.bits) - 1);
+    for (size_t i = 0; i < length && !p->bare; i++)
+        p->code[i] = code_at(packed, i, p->form.bits);
     for (uint32_t t = 0; t < p->tensors; t++) {
         p->scalar_begin[t] = scalars;
         for (uint32_t i = 0; i < code_scalars(&p->form, p->count[t]); i++)

@@ -467,7 +467,7 @@ static bool is_code(const struct code_form *form, uint32_t code)
 {
     uint32_t level = code & (((1u << form->bits) >> 1) - 1);
 
-    return form->kind != CODE_LEVEL || (level <= form->levels && (level > 0 || code == 0));
+    return form->levels == 0 || (level <= form->levels && (level > 0 || code == 0));
 }
 
 /* scalar_begin[t] is known, for counts are. */

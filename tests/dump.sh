@@ -68,6 +68,7 @@ dumped is-halves --compressor bf16 --memory residual
 dumped is-shared --compressor qsgd:shared=1,levels=127,bucket=256 --compress-all
 dumped is-norm --compressor topk:ratio=0.5+qsgd:norm2=1,bucket=512
 dumped is-norm-of-all --compressor qsgd:norm2=1,bucket=0,levels=1
+dumped is-natural --compressor threshold:tau=0.002,values=1+natural:original=1 --compress-all
 dumped is-low-rank --compressor powersgd:rank=3,rate=1 --clip 0.05 --clip-mode global
 dumped is-own-rank --compressor powersgd:rank=20,rate=0,mean=0 --memory dgc --compress-all
 dumped is-random --compressor randomk:ratio=0.3 --compress-all

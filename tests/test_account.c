@@ -73,6 +73,8 @@ static void a_framework_has_whole_bytes(void **state)
     assert_true(weigh("none", "terngrad", n, 1).framework == 269470);
     assert_true(weigh("none", "fp16", n, 1).framework == 538932);
     assert_true(weigh("none", "bf16", n, 1).framework == 538932);
+    assert_true(weigh("none", "natural", n, 1).framework == 538932);
+    assert_true(weigh("none", "natural", n, 1).paper == 303149.25);
     assert_true(weigh("none", "qsgd", 1000, 1).framework == 1000 + 4 * 2);
     assert_true(weigh("topk", "terngrad", 1000, 0.01).framework == 10 * (4 + 1) + 4);
     assert_true(weigh("topk", "", 1000, 1).framework == 4000);
@@ -87,6 +89,7 @@ static void the_bound_is_the_log_of_the_messages_there_could_be(void **state)
     assert_close(weigh("none", "efsignsgd", 24, 1).bound, 3 + 4);
     assert_close(weigh("none", "terngrad", 8, 1).bound, log2(3) + 4);
     assert_close(weigh("none", "qsgd", 1000, 1).bound, 1000 * log2(15) / 8 + 4 * 2);
+    assert_close(weigh("none", "natural", 8, 1).bound, log2(511));
     assert_close(weigh("none", "fp16", 8, 1).bound, 16);
     assert_close(weigh("topk", "efsignsgd", 10, 0.2).bound, log2(45) / 8 + 2.0 / 8 + 4);
 }

@@ -31,7 +31,7 @@ struct subject {
     const struct compressor *compressor;
     const struct quantiser *quantiser; /* or NULL */
     const struct memory *memory;
-    const double *settings; /* of the compressor; NULL: as they begin */
+    const double *settings, *quantiser_settings; /* NULL: as they begin */
 };
 
 static bool sends_largest(const struct subject *s)
@@ -97,7 +97,8 @@ static void begin(struct lab *lab, const struct subject *s, uint32_t workers, do
                                      .workers = workers,
                                      .ratio = ratio,
                                      .quantiser = s->quantiser,
-                                     .settings = s->settings});
+                                     .settings = s->settings,
+                                     .quantiser_settings = s->quantiser_settings});
 }
 
 /* Up to the message, with all workers in one group. */
@@ -736,7 +737,7 @@ static void an_unbiased_one_is_right_on_average(void **state)
     if (!method_unbiased(&method) || strcmp(device, "guard") == 0)
         return;
     lab_open(&lab, &(struct lab_spec){device, s->compressor, s->memory, small, 3, 1, 0.3,
-                                      s->quantiser, s->settings, NULL, NULL});
+                                      s->quantiser, s->settings, s->quantiser_settings, NULL});
     x = gradients(&lab, RANDOM, 5);
     for (unsigned draw = 0; draw < DRAWS; draw++) {
         size_t at = 0;
@@ -916,7 +917,7 @@ static void check_only_entry(const struct subject *s, const float *x, size_t n, 
     struct packet p;
 
     lab_open(&lab, &(struct lab_spec){device, s->compressor, s->memory, &n, 1, 1, 1e-6,
-                                      s->quantiser, s->settings, NULL, NULL});
+                                      s->quantiser, s->settings, s->quantiser_settings, NULL});
     lab_step(&lab, x);
     packet_download(&p, &lab.message, &lab.layout, 0);
     assert_in_range(p.count[0], lab.message.counted ? 0 : 1, n);
@@ -1019,7 +1020,7 @@ static struct launches launches_of(const struct subject *s, uint32_t workers, ui
     for (uint32_t i = 0; i < tensors; i++)
         n[i] = 300;
     lab_open(&lab, &(struct lab_spec){"cpu", s->compressor, s->memory, n, tensors, workers, 0.01,
-                                      s->quantiser, s->settings, NULL, NULL});
+                                      s->quantiser, s->settings, s->quantiser_settings, NULL});
     x = gradients(&lab, RANDOM, 1);
     lab_begin(&lab, x);
     free(x);
@@ -1116,15 +1117,16 @@ static int run_laws(const struct subject *s, const struct CMUnitTest *laws, size
 /* A method with every memory. */
 static int run_method(const struct compressor *c, const struct quantiser *q)
 {
-    int failed = run_laws(&(struct subject){c, q, memory_find("none"), NULL}, compressor_laws,
+    int failed = run_laws(&(struct subject){c, q, memory_find("none"), NULL, NULL}, compressor_laws,
                           ARRAY_LENGTH(compressor_laws));
 
     for (const struct memory *const *m = memories; *m != NULL; m++)
-        failed += run_laws(&(struct subject){c, q, *m, NULL}, pair_laws, ARRAY_LENGTH(pair_laws));
+        failed +=
+            run_laws(&(struct subject){c, q, *m, NULL, NULL}, pair_laws, ARRAY_LENGTH(pair_laws));
     return failed;
 }
 
-/* What settings make of a compressor, and pairs: with their own memory. */
+/* What settings of either make of a method, and pairs: with their own memory. */
 static const struct form {
     const char *compressor, *quantiser;
     struct {
@@ -1136,23 +1138,38 @@ static const struct form {
     {"adacomp", "", {{"original", 1}, {"sigmas", 2}, {"c", 2.35}}},
     {"adacomp", "efsignsgd", {{"bin", 0}, {"quantise", 0}}},
     {"dgc", "", {{"sampled", 1}}},
+    {"none", "natural", {{"original", 1}}},
     {"randomk", "qsgd", {{NULL, 0}}},
     {"slice", "fp16", {{NULL, 0}}},
     {"threshold", "terngrad", {{"tau", 0.5}, {"values", 1}}},
 };
 
+static void begin_settings(double *value, const struct setting *settings)
+{
+    for (size_t i = 0; i < setting_count(settings); i++)
+        value[i] = settings[i].initial;
+}
+
 static int run_form(const struct form *f)
 {
     const struct compressor *c = compressor_find(f->compressor);
-    double settings[SETTINGS_MOST] = {0};
-    struct subject s = {c, quantiser_find(f->quantiser), memory_find("none"), settings};
-    struct method method = {c, s.quantiser, settings, NULL};
+    const struct quantiser *q = quantiser_find(f->quantiser);
+    double settings[SETTINGS_MOST] = {0}, of_quantiser[SETTINGS_MOST] = {0};
+    struct subject s = {c, q, memory_find("none"), settings, of_quantiser};
+    struct method method = {c, q, settings, of_quantiser};
     int failed;
 
-    for (size_t i = 0; i < setting_count(c->settings); i++)
-        settings[i] = c->settings[i].initial;
-    for (size_t i = 0; i < ARRAY_LENGTH(f->setting) && f->setting[i].name != NULL; i++)
-        settings[setting_find(c->settings, f->setting[i].name)] = f->setting[i].value;
+    begin_settings(settings, c->settings);
+    if (q != NULL)
+        begin_settings(of_quantiser, q->settings);
+    for (size_t i = 0; i < ARRAY_LENGTH(f->setting) && f->setting[i].name != NULL; i++) {
+        const char *name = f->setting[i].name;
+        int own = setting_find(c->settings, name);
+        int its = q != NULL ? setting_find(q->settings, name) : -1;
+
+        CHECK(own >= 0 || its >= 0);
+        *(own >= 0 ? &settings[own] : &of_quantiser[its]) = f->setting[i].value;
+    }
     failed = run_laws(&s, compressor_laws, ARRAY_LENGTH(compressor_laws));
     s.memory = memory_find(method_memory(&method));
     return failed + run_laws(&s, pair_laws, ARRAY_LENGTH(pair_laws));

@@ -335,9 +335,9 @@ static void a_quantiser_is_checked(void **state)
            "--compressor terngard: no such compressor; did you mean 'terngrad'?");
     refuse("a.json --compressor topk+qsdg", "--compressor topk+qsdg: compressor.quantiser: no such "
                                             "quantiser 'qsdg'; did you mean 'qsgd'?");
-    refuse("a.json --compressor topk+",
-           "--compressor topk+: compressor.quantiser: no such quantiser "
-           "''; there are bf16, efsignsgd, fp16, qsgd, signsgd, signum, terngrad");
+    assert_false(parse("a.json --compressor topk+"));
+    assert_non_null(strstr(err.text, "--compressor topk+: compressor.quantiser: no such quantiser "
+                                     "''; there are bf16, efsignsgd, "));
     refuse("a.json --compressor qsgd+fp16",
            "--compressor qsgd+fp16: compressor: qsgd is a quantiser, "
            "so none can stand behind it");

@@ -188,6 +188,95 @@ static float draw_of(uint64_t seed, uint32_t entry, uint32_t worker, uint32_t nu
             .word[e / 64]);
 }
 
+/* What each of 8 values becomes, low or high, and how often the latter, in many steps. */
+static void check_natural(double original, const float *x, const float *low, const float *high,
+                          const double *probability)
+{
+    enum { DRAWS = 4000 };
+    int up[8] = {0};
+    struct lab lab;
+
+    begin_with(&lab, "none", "natural", "none", eight, 1, &original);
+    for (unsigned draw = 0; draw < DRAWS; draw++) {
+        float *said;
+
+        lab.step.number = draw;
+        lab_step(&lab, x);
+        said = lab_download(&lab, lab.sum, 1);
+        for (int i = 0; i < 8; i++) {
+            assert_true(said[i] == low[i] || said[i] == high[i]);
+            up[i] += said[i] != low[i];
+        }
+        free(said);
+    }
+    for (int i = 0; i < 8; i++) {
+        double p = probability[i];
+
+        assert_true(fabs(up[i] - DRAWS * p) <= 5 * sqrt(DRAWS * p * (1 - p)));
+    }
+    lab_close(&lab);
+}
+
+static void natural_is_as_computed_by_hand(void **state)
+{
+    const float x[] = {3, -5, 1, -.8125f, 1.001953125f, 0x1p-127f, -0x1.8p127f, 0};
+    const float low[] = {2, -4, 1, -.5f, 1, 0, -0x1p127f, 0};
+    const float high[] = {4, -8, 1, -1, 2, 0x1p-126f, -0x1p127f, 0};
+    const double probability[] = {.5, .25, 0, .625, .001953125, .5, 0, 0};
+    const float y[] = {3, -5, 0x1.8p17f, 1e6f, 0x1p-109f, -0x1.8p-109f, -0x1.4p-108f, 1e-38f};
+    const float least[] = {2, -4, 0x1p17f, 0x1p18f, 0, 0, -0x1p-108f, 0};
+    const float most[] = {4, -8, 0x1p18f, 0x1p18f, 0, -0x1p-108f, -0x1p-107f, 0};
+    const double often[] = {.5, .25, .5, 0, 0, .5, .25, 0};
+
+    check_natural(0, x, low, high, probability);
+    check_natural(1, y, least, most, often);
+}
+
+/* Infinity stays, and is what stands for what is no number; in the original 2^18 does. */
+static void natural_of_what_is_not_finite(void **state)
+{
+    const float x[8] = {INFINITY, -INFINITY, NAN, 0, -0.0f};
+    const float want[2][3] = {{INFINITY, -INFINITY, INFINITY}, {0x1p18f, -0x1p18f, 0x1p18f}};
+
+    for (int original = 0; original < 2; original++) {
+        const double setting = original;
+        struct packet p;
+        struct lab lab;
+
+        begin_with(&lab, "none", "natural", "none", eight, 1, &setting);
+        lab_step(&lab, x);
+        packet_download(&p, &lab.message, &lab.layout, 0);
+        for (size_t i = 0; i < 8; i++)
+            assert_true(p.value[p.begin[0] + i] == (i < 3 ? want[original][i] : 0));
+        packet_free(&p);
+        lab_close(&lab);
+    }
+}
+
+/* By the formula, with the same draws; across tiles. */
+static void natural_is_the_slow_one(void **state)
+{
+    const size_t n = 3000;
+    float *x = allocate(n, sizeof(*x));
+    struct lab lab;
+    float *said;
+
+    harness_floats(3, x, n);
+    begin(&lab, "none", "natural", "none", &n, 1);
+    lab.step.number = 7;
+    lab_step(&lab, x);
+    said = lab_download(&lab, lab.sum, 1);
+    for (size_t i = 0; i < n; i++) {
+        float power = exp2f(floorf(log2f(fabsf(x[i]))));
+        bool up = draw_of(1, (uint32_t)i, 0, 7) < (fabsf(x[i]) - power) / power;
+
+        assert_true(said[i] == (x[i] == 0 ? 0 : copysignf(up ? 2 * power : power, x[i])));
+    }
+    free(said);
+    free(x);
+    lab_close(&lab);
+}
+
 static float norm_of(const float *x, size_t n, bool norm2)
 {
     double square = 0;
@@ -311,6 +400,59 @@ static void bfloats_round_to_the_nearest(void **state)
     assert_true(isinf(code_float(&form, float_bfloat(INFINITY), 0)));
 }
 
+/* Powers of two by hand: codes 07f 180 000 07e 081 17f 001 000 of 9 bits, then of 8. */
+static void powers_are_packed_as_told(void **state)
+{
+    const float x[] = {1, -2, 0, .5f, 4, -1, 0x1p-126f, -0.0f};
+    const uint8_t nine[] = {0x7f, 0x00, 0x03, 0xf0, 0x13, 0xe8, 0x6f, 0x00, 0x00};
+    const uint8_t eight_bits[] = {0x6d, 0xee, 0, 0x6c, 0x6f, 0xed, 0, 0};
+
+    for (int original = 0; original < 2; original++) {
+        const uint8_t *want = original ? eight_bits : nine;
+        const double setting = original;
+        size_t size = original ? 8 : 9;
+        struct packet p;
+        struct lab lab;
+        uint8_t *bytes;
+
+        begin_with(&lab, "none", "natural", "none", eight, 1, &setting);
+        lab_step(&lab, x);
+        packet_download(&p, &lab.message, &lab.layout, 0);
+        assert_int_equal(packet_pack(&p, ENCODING_RAW, &bytes), size);
+        assert_memory_equal(bytes, want, size);
+        assert_true(packet_unpack(&p, ENCODING_RAW, bytes, size, &(struct error){""}));
+        bytes[size - 1] |= 0x80; /* the last value: a zero with a sign, which nobody sends */
+        assert_false(packet_unpack(&p, ENCODING_RAW, bytes, size, &(struct error){""}));
+        free(bytes);
+        packet_free(&p);
+        lab_close(&lab);
+    }
+}
+
+/* Code i has bits i * width ... of the words, the lowest first. */
+static void codes_of_any_width_are_packed(void **state)
+{
+    const struct tile tile = {.live = TILE};
+
+    for (uint32_t width = 1; width <= 16; width++) {
+        uint32_t code[TILE], got[TILE];
+        uint32_t words[8 * 16 + 1] = {0};
+        uint32_t *behind = words + (size_t)8 * width;
+
+        *behind = 0xa5a5a5a5u;
+        for (uint32_t i = 0; i < TILE; i++)
+            code[i] = rng_block(8, RNG_TEST, i, width, 0, 0).word[0] >> (32 - width);
+        tile_pack(&tile, code, width, words);
+        for (uint32_t i = 0; i < TILE * width; i++)
+            assert_int_equal(words[i / 32] >> i % 32 & 1, code[i / width] >> i % width & 1);
+        assert_int_equal(*behind, 0xa5a5a5a5u);
+        tile_unpack(&tile, words, width, got);
+        assert_memory_equal(got, code, sizeof(code));
+        for (uint32_t i = 0; i < TILE; i++)
+            assert_int_equal(code_at(words, i, width), code[i]);
+    }
+}
+
 /* Four workers of 6e4: decoded before they are added up (horovod#1699). */
 static void halves_do_not_overflow_in_a_sum(void **state)
 {
@@ -380,11 +522,16 @@ int main(void)
         cmocka_unit_test(a_vote_is_plus_or_minus_one),
         cmocka_unit_test(terngrad_is_as_computed_by_hand),
         cmocka_unit_test(terngrad_sends_equal_values),
+        cmocka_unit_test(natural_is_as_computed_by_hand),
+        cmocka_unit_test(natural_of_what_is_not_finite),
+        cmocka_unit_test(natural_is_the_slow_one),
         cmocka_unit_test(qsgd_is_the_slow_one),
         cmocka_unit_test(halves_round_to_the_nearest),
         cmocka_unit_test(bfloats_round_to_the_nearest),
         cmocka_unit_test(halves_do_not_overflow_in_a_sum),
         cmocka_unit_test(codes_are_packed_as_told),
+        cmocka_unit_test(powers_are_packed_as_told),
+        cmocka_unit_test(codes_of_any_width_are_packed),
     };
     int failed = 0;
 

@@ -62,6 +62,11 @@ static struct code_form take_form(struct input *in, uint32_t bits)
         most = (1u << (form.bits - 1)) - 1;
         form.levels = 1 + take(in, 2) % most;
         break;
+    case 7:
+        form = (struct code_form){CODE_POWER, .bits = 9, .levels = 255, .bias = 127};
+        if (bits & WIDTH)
+            form = (struct code_form){CODE_POWER, .bits = 8, .levels = 127, .bias = 109};
+        break;
     case 4:
         form = (struct code_form){CODE_HALF, .bits = 16};
         break;
@@ -201,7 +206,7 @@ static uint32_t code_of(const struct code_form *form, uint32_t any)
     uint32_t level;
 
     any &= (1u << form->bits) - 1;
-    if (form->kind != CODE_LEVEL)
+    if (form->levels == 0)
         return any;
     level = (any & (sign - 1)) % (form->levels + 1);
     return level > 0 ? level | (any & sign) : 0;

@@ -451,6 +451,22 @@ def quantise_qsgd(s, name, values):
     return said
 
 
+def quantise_natural(s, name, values):
+    """To a power of two, up with the mantissa's probability; between 0 and 2^-126 there is none."""
+    said = []
+    for k, x in enumerate(values):
+        size = np.abs(x).view(np.uint32)
+        mantissa = (size & np.uint32(0x7FFFFF)).astype(F) * F(2.0**-23)
+        exponent = (size >> np.uint32(23)) + (draws(s, k, name, x.size) < mantissa)
+        if s.quantiser["original"]:
+            exponent = np.where(exponent <= 127 - 109, 0, np.minimum(exponent, 127 + 18))
+        else:
+            exponent = np.where(np.isfinite(x), np.minimum(exponent, 254), 255)
+        power = (exponent.astype(np.uint32) << np.uint32(23)).view(F)
+        said.append(np.where(np.signbit(x), -power, power))
+    return said
+
+
 def quantise_signs(s, name, values):
     return [np.where(v >= 0, F(1), F(-1)) for v in values]
 
@@ -461,6 +477,7 @@ QUANTISERS = {
     "efsignsgd": quantise_efsignsgd,
     "terngrad": quantise_terngrad,
     "qsgd": quantise_qsgd,
+    "natural": quantise_natural,
     "signsgd": quantise_signs,
     "signum": quantise_signs,
 }

@@ -18,7 +18,6 @@ import check_dump
 from check_dump import F
 
 BOUNDED = ("first", "sent", "delivered", "residual", "velocity")  # of powersgd
-DRAWN = ("terngrad", "qsgd", "randomk")
 MOVING = ("clt-k", "slice")  # with the step
 RATIO_FREE = ("adacomp", "threshold", "variance")
 
@@ -62,13 +61,22 @@ def planted_arrays(steps):
         s.array[name] = right
 
 
+def draws(s, following):
+    """Whether anything is drawn in a step."""
+    words, drawn = check_dump.random_words, []
+    check_dump.random_words = lambda *of: drawn.append(of) or words(*of)
+    found(s, following)
+    check_dump.random_words = words
+    return bool(drawn)
+
+
 def planted_lies(steps):
     """The same of what is said of the step."""
     _, s, following = steps
     compressed = sum(s.compressed(t) for t in s.tensors)
     right = dict(vars(s))
     lies = {"ratio": {"meta": {**s.meta, "ratio": str(0.7 * float(s.meta["ratio"]))}}}
-    drawn = any(part["name"] in DRAWN for part in (s.compressor, s.quantiser) if part is not None)
+    drawn = draws(s, following)
     if drawn or s.compressor["name"] in MOVING:
         lies["number"] = {"number": s.number + 1}
     if drawn:

@@ -124,6 +124,11 @@ def decode(note, code, scalar):
         sign = 1 << (note["bits"] - 1)
         size = rounded(scalar * rounded((code & (sign - 1)) / note["levels"]))
         return -size if code & sign else size
+    if kind == "power":
+        sign = 1 << (note["bits"] - 1)
+        e = code & (sign - 1)
+        size = to_float(e + 127 - note["bias"] << 23) if e else 0.0
+        return -size if code & sign else size
     if kind == "half":
         return struct.unpack("<e", struct.pack("<H", code))[0]
     return to_float(code << 16)
