@@ -177,16 +177,15 @@ static void look_in_root(struct search *search, const struct dataset *set, const
     look(search, format_text("%s", root), set->fits);
 }
 
-static void look_in_cache(struct search *search, const struct dataset *set)
+char *dataset_cache(const struct dataset *set)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
 
     if (set->folder == NULL)
-        return;
+        return NULL;
     if (is_given(cache))
-        look(search, format_text("%s/gradpress/%s", cache, set->folder), is_folder);
-    else if (is_given(home))
-        look(search, format_text("%s/.cache/gradpress/%s", home, set->folder), is_folder);
+        return format_text("%s/gradpress/%s", cache, set->folder);
+    return is_given(home) ? format_text("%s/.cache/gradpress/%s", home, set->folder) : NULL;
 }
 
 bool dataset_locate(const struct dataset *set, const char *path, const char *root, char **folder,
@@ -201,7 +200,7 @@ bool dataset_locate(const struct dataset *set, const char *path, const char *roo
     search.places = format_text("%s", "");
     look_in_root(&search, set, root);
     look_in_root(&search, set, getenv("GRADPRESS_DATA"));
-    look_in_cache(&search, set);
+    look(&search, dataset_cache(set), is_folder);
     if (set->installed != NULL)
         look(&search, format_text("%s", set->installed), is_folder);
     if (search.folder != NULL)

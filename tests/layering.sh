@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # pattern that fits counts.
 levels=(
     'sim/base.* sim/version.h results/schema.h'
-    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.* data/images.h data/images_read.c'
+    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/progress.* data/text.* data/dataset.* data/fetch.* data/images.h data/images_read.c'
     'sim/device.* sim/device_*.* data/stream.* data/images.c data/source*.*'
     'compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
@@ -21,7 +21,7 @@ levels=(
     'sim/train.*'
     'results/*.*'
     'sim/rows.*'
-    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.*'
+    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.* sim/data.*'
     'sim/main.c'
     'tests/*.*'
 )
@@ -42,6 +42,7 @@ modest=(
     'results/*     sim/base.h results/*'
     'data/text.*   sim/base.h sim/rng.h data/*'
     'data/dataset.*  sim/base.h data/*'
+    'data/fetch.*  sim/base.h data/*'
     'data/images*  sim/base.h sim/kernel.h sim/rng.h sim/step.h sim/device.h data/*'
     'data/source*  sim/base.h sim/device.h data/*'
     'data/stream.* sim/base.h sim/kernel.h sim/step.h sim/device.h data/*'
