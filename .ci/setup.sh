@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 build=build
 packages=(gcc libc6-dev meson ninja-build pkg-config libcjson-dev libsqlite3-dev libmd-dev zlib1g-dev
     sqlite3 bible-kjv bible-kjv-text)
-optional=(libdnnl-dev) # the program is slower without
+optional=(libdnnl-dev curl) # the program is slower without; fetches no data
 test_packages=(libcmocka-dev)
 check_packages=(clang clang-tidy clang-format "libclang-rt-14-dev|libclang-rt-dev"
     "libomp-14-dev|libomp-dev" git python3-numpy shellcheck)

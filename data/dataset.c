@@ -18,7 +18,8 @@ static const struct dataset cifar10_dataset = {
     .name = "cifar10",
     .about = "CIFAR-10: 50,000 colour images of 32 x 32 to train on, 10 classes",
     .folder = "cifar10",
-    .make = "put data_batch_1.bin to data_batch_5.bin and test_batch.bin (CIFAR-10's binary "
+    .make = "'gradpress data fetch cifar10' downloads it, or put data_batch_1.bin to "
+            "data_batch_5.bin and test_batch.bin (CIFAR-10's binary "
             "version) into one folder and name it with --data",
     .settings = no_settings,
     .kind = &images_kind,
@@ -31,7 +32,8 @@ static const struct dataset cifar100_dataset = {
     .name = "cifar100",
     .about = "CIFAR-100: 50,000 colour images of 32 x 32 to train on, 100 classes",
     .folder = "cifar100",
-    .make = "put train.bin and test.bin (CIFAR-100's binary version) into one folder and name it "
+    .make = "'gradpress data fetch cifar100' downloads it, or put train.bin and test.bin "
+            "(CIFAR-100's binary version) into one folder and name it "
             "with --data",
     .settings = no_settings,
     .kind = &images_kind,
@@ -44,7 +46,8 @@ static const struct dataset fashion_mnist_dataset = {
     .name = "fashion-mnist",
     .about = "Fashion-MNIST: 60,000 grey images of 28 x 28 to train on, 10 classes",
     .folder = "fashion-mnist",
-    .make = "Debian's package dataset-fashion-mnist has it, or name the folder of its four idx "
+    .make = "Debian's package dataset-fashion-mnist has it, 'gradpress data fetch fashion-mnist' "
+            "downloads it, or name the folder of its four idx "
             "files with --data",
     .settings = no_settings,
     .kind = &images_kind,
@@ -68,9 +71,9 @@ static const struct dataset mnist_dataset = {
     .name = "mnist",
     .about = "MNIST: 60,000 grey images of 28 x 28 to train on, 10 classes",
     .folder = "mnist",
-    .make =
-        "put its four idx files (train-images-idx3-ubyte, ...; gzip or not) into one folder and "
-        "name it with --data",
+    .make = "'gradpress data fetch mnist' downloads it, or put its four idx files "
+            "(train-images-idx3-ubyte, ...; gzip or not) into one folder and "
+            "name it with --data",
     .settings = no_settings,
     .kind = &images_kind,
     .fits = images_fit_idx,
@@ -82,7 +85,8 @@ static const struct dataset ptb_dataset = {
     .name = "ptb",
     .about = "Penn Treebank, Mikolov's split: 929,589 tokens to train on, 10,000 words",
     .folder = "ptb",
-    .make = "put ptb.train.txt, ptb.valid.txt and ptb.test.txt (Mikolov's split of the Penn "
+    .make = "'gradpress data fetch ptb' downloads it, or put ptb.train.txt, ptb.valid.txt and "
+            "ptb.test.txt (Mikolov's split of the Penn "
             "Treebank) into one folder and name it with --data",
     .settings = no_settings,
     .kind = &text_kind,
@@ -190,16 +194,15 @@ static void look_in_root(struct search *search, const struct dataset *set, const
     look(search, format_text("%s", root), set->fits);
 }
 
-static void look_in_cache(struct search *search, const struct dataset *set)
+char *dataset_cache(const struct dataset *set)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
 
     if (set->folder == NULL)
-        return;
+        return NULL;
     if (is_given(cache))
-        look(search, format_text("%s/gradpress/%s", cache, set->folder), is_folder);
-    else if (is_given(home))
-        look(search, format_text("%s/.cache/gradpress/%s", home, set->folder), is_folder);
+        return format_text("%s/gradpress/%s", cache, set->folder);
+    return is_given(home) ? format_text("%s/.cache/gradpress/%s", home, set->folder) : NULL;
 }
 
 bool dataset_locate(const struct dataset *set, const char *path, const char *root, char **folder,
@@ -214,7 +217,7 @@ bool dataset_locate(const struct dataset *set, const char *path, const char *roo
     search.places = format_text("%s", "");
     look_in_root(&search, set, root);
     look_in_root(&search, set, getenv("GRADPRESS_DATA"));
-    look_in_cache(&search, set);
+    look(&search, dataset_cache(set), is_folder);
     if (set->installed != NULL)
         look(&search, format_text("%s", set->installed), is_folder);
     if (search.folder != NULL)

@@ -39,4 +39,7 @@ const struct dataset *dataset_find(const char *name);
 bool dataset_locate(const struct dataset *set, const char *path, const char *root, char **folder,
                     struct error *err);
 
+/* Its folder in the cache, a new string; NULL: it has none, or there is no cache. */
+char *dataset_cache(const struct dataset *set);
+
 #endif

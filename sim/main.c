@@ -16,6 +16,7 @@
 #include "sim/bytes.h"
 #include "sim/compress.h"
 #include "sim/config.h"
+#include "sim/data.h"
 #include "sim/device.h"
 #include "sim/eval.h"
 #include "sim/optimizer_rule.h"
@@ -551,6 +552,16 @@ static int show_version(int argc, char **argv)
     return DONE;
 }
 
+static int manage_data(int argc, char **argv)
+{
+    struct error err;
+    bool wrong;
+
+    if (data_command(argc, argv, stdout, &wrong, &err))
+        return DONE;
+    return wrong ? misuse("data", err.text) : fault(&err);
+}
+
 static const struct command commands[] = {
     {"train", "REGIME [flags]", "train as K workers, every epoch a row in the database", train,
      config_help},
@@ -567,6 +578,8 @@ static const struct command commands[] = {
     {"runs", "[flags]", "the runs in a database, the newest last", show_runs, runs_help},
     {"list", "TABLE", "models, compressors, quantisers, memories, optimizers, datasets or regimes",
      list, list_help},
+    {"data", "fetch|check NAME", "data sets: download one, or tell what is wrong with a copy",
+     manage_data, data_help},
     {"devices", "", "what --device can be here", show_devices, NULL},
     {"version", "", "version, commit, compiler and libraries", show_version, NULL},
 };

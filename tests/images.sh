@@ -64,7 +64,7 @@ if python3 -c 'import numpy' 2>err; then
 fi
 
 # Faults.
-says 1 - "data set 'cifar10' is not in .*: put data_batch_1\.bin" train resnet20-cifar10 --db f.db
+says 1 - "data set 'cifar10' is not in .*: 'gradpress data fetch cifar10' downloads it, or put data_batch_1\.bin" train resnet20-cifar10 --db f.db
 mkdir cifar
 head -c 5000 /dev/zero >cifar/data_batch_1.bin
 says 1 - 'cifar/data_batch_1\.bin: holds 5000 bytes, which are not records of 3073' \

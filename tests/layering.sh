@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # pattern that fits counts.
 levels=(
     'sim/base.* sim/version.h results/schema.h'
-    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/gradients.* sim/progress.* data/text.* data/dataset.* data/images.h data/images_read.c'
+    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/gradients.* sim/progress.* data/text.* data/dataset.* data/fetch.* data/images.h data/images_read.c'
     'sim/device.* sim/device_*.* data/stream.* data/images.c data/source*.*'
     'sim/optimizer_rule.* compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
@@ -22,7 +22,7 @@ levels=(
     'sim/train.*'
     'results/*.*'
     'sim/rows.*'
-    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.* sim/compress.*'
+    'sim/run.* sim/show.* sim/bench.* sim/bytes.* sim/eval.* sim/compress.* sim/data.*'
     'sim/main.c'
     'tests/*.*'
 )
@@ -43,6 +43,7 @@ modest=(
     'results/*     sim/base.h results/*'
     'data/text.*   sim/base.h sim/rng.h data/*'
     'data/dataset.*  sim/base.h data/*'
+    'data/fetch.*  sim/base.h data/*'
     'data/images*  sim/base.h sim/kernel.h sim/rng.h sim/step.h sim/device.h data/*'
     'data/source*  sim/base.h sim/device.h data/*'
     'data/stream.* sim/base.h sim/kernel.h sim/step.h sim/device.h data/*'
