@@ -2,13 +2,10 @@
 
 #include <string.h>
 
-extern const struct model lenet_model, lstm_model, resnet_model;
+extern const struct model lenet_model, lstm_model, resnet_model, resnet_imagenet_model, vgg_model;
 
 const struct model *const models[] = {
-    &lenet_model,
-    &lstm_model,
-    &resnet_model,
-    NULL,
+    &lenet_model, &lstm_model, &resnet_model, &resnet_imagenet_model, &vgg_model, NULL,
 };
 
 const struct model *model_find(const char *name)

@@ -50,6 +50,25 @@ done <<'END'
 0.00001 49460 95922 93101
 END
 
+# Convolutional networks.  DGC's ResNet-50: 97.49 MB, 0.35 MB, 277x; PowerSGD's ResNet-18 of CIFAR-10.
+says 0 '^25557032 parameters in 161 tensors, 54 of them' - bytes resnet-imagenet:depth=50 \
+    --set data.name=synthetic --set data.side=224 --set data.classes=1000 --compressor dgc
+fact "its gradient" out_has '^dense +102228128 +97\.49 '
+fact "what it sends" out_has '^paper +369678 +0\.3526 +276\.5x$'
+for row in "1 243\.3" "2 135\.8" "4 72\.1."; do
+    says 0 "^paper .* ${row#* }x\$" - bytes resnet-imagenet:depth=18 --compressor "powersgd:rank=${row% *}"
+done
+fact "ResNet-18 of CIFAR-10" out_has '^11173962 parameters'
+while read -r model parameters; do
+    says 0 "^$parameters parameters" - bytes "$model"
+done <<'END'
+resnet:depth=44 661338
+resnet:depth=110 1730714
+resnet:depth=16,width=4 2777674
+vgg:depth=16 14728266
+lenet 62006
+END
+
 # PowerSGD's row of WikiText-2: 310x, 203x, 120x.
 wikitext=(bytes "lstm:hidden=650,layers=3,tied=1" --vocabulary 28869)
 says 0 '^28949319 parameters in 14 tensors, 7 of them' - "${wikitext[@]}"

@@ -50,6 +50,10 @@ says 1 - "a\.st: tensor 'conv1\.weight' is of shape \[16, 3, 3, 3\], in the mode
 for method in dgc:ratio=0.01 topk:ratio=0.05+terngrad powersgd signsgd variance qsgd; do
     says 0 ' done ' - train tiny.json --db m.db --epochs 1 --compressor "$method" --quiet --verify-wire
 done
+for model in vgg:depth=11 resnet-imagenet:depth=18 resnet:depth=8,width=2; do
+    says 0 ' done ' - train tiny.json --db m.db --epochs 1 --set "model=$model" --set data.side=32 \
+        --set data.train=24 --compressor topk:ratio=0.01 --quiet
+done
 says 0 '^272474 parameters in 65 tensors, 22 of them compressed; classes 10$' - bytes resnet:depth=20
 says 0 '"classes":10' - bytes lenet --json
 says 0 '^images +100 train, 0 valid, 30 test$' - show tiny.json
