@@ -15,7 +15,7 @@ bool fetch_knows(const struct dataset *set);
 /* Into a folder (NULL: the cache's), which need not exist; from: the URL of a folder to take in place
  * of the public ones (NULL: those).  Files that are there already stay if they are whole.  Fills
  * *folder, a new string.  Says on stderr what it does unless quiet. */
-bool fetch(const struct dataset *set, const char *into, const char *from, bool quiet,
-           char **folder, struct error *err);
+bool fetch(const struct dataset *set, const char *into, const char *from, bool quiet, char **folder,
+           struct error *err);
 
 #endif

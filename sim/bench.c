@@ -39,7 +39,7 @@ TILE_KERNEL(bench_gradient)
     tile_random(t, 1, RNG_TEST, t->worker, 0, word);
     EACH_SLOT (s) {
         float u = rng_uniform(word[s]);
-        float size = u / (float)sqrt(1.0001f - u);
+        float size = u / sqrtf(1.0001f - u);
         float grad = word[s] & 8 ? -size : size;
 
         grad = tile_live(t, s) && word[s] & 7 ? grad : 0;

@@ -282,11 +282,11 @@ static bool convolves(struct device *dev, const struct convolution *c)
     double y = (double)convolved(c->height, c->kernel, c->stride, c->pad) *
                convolved(c->width, c->kernel, c->stride, c->pad) * c->filters;
     double images = (double)(c->workers * c->images);
+    uint32_t channels = c->channels / c->groups; /* that a filter reads */
 
     CHECK(c->channels % c->groups == 0 && c->filters % c->groups == 0);
     if (dev->watch != NULL)
-        dev->watch->flop[dev->watch->stage] +=
-            2 * images * y * c->kernel * c->kernel * (c->channels / c->groups);
+        dev->watch->flop[dev->watch->stage] += 2 * images * y * c->kernel * c->kernel * channels;
     return images > 0;
 }
 
