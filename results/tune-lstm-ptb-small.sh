@@ -6,7 +6,7 @@
 #     results/tune-lstm-ptb-small.sh
 #     sqlite3 -box tune.db <results/queries/methods.sql
 #
-# It may be stopped and started again, and run in several terminals at once: what is done or running
+# What it has found so far stands in results/tune-lstm-ptb-small.csv.  It may be stopped and started again, and run in several terminals at once: what is done or running
 # is left alone.  A trial takes 3 to 6 minutes of two cores.
 epochs=${1:-1} workers=${2:-8}
 gradpress=${GRADPRESS:-$(dirname "$0")/../build/gradpress}
@@ -46,8 +46,9 @@ adacomp2            20,10       global:0.25
 variance            20,10       global:0.25
 powersgd:rank=4     20,10       global:0.25
 efsignsgd           20,10       global:0.25
-terngrad            20,5        global:0.25
-qsgd                20,10       global:0.25
+terngrad            20,5        global:0.25,local:0.25
+qsgd                20,10       global:0.25,local:0.25
+natural             20,10       global:0.25
 signsgd             0.002,0.001 none
 signum              0.002,0.001 none
 efsigntopk          20,10       global:0.25
