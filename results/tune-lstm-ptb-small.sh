@@ -6,8 +6,9 @@
 #     results/tune-lstm-ptb-small.sh
 #     sqlite3 -box tune.db <results/queries/methods.sql
 #
-# What it has found so far stands in results/tune-lstm-ptb-small.csv.  It may be stopped and started again, and run in several terminals at once: what is done or running
-# is left alone.  A trial takes 3 to 6 minutes of two cores.
+# What it has found so far stands in results/tune-lstm-ptb-small.csv.  It may be stopped and started
+# again, and run in several terminals at once: what is done or running is left alone.  A trial takes
+# 3 to 6 minutes of two cores.
 epochs=${1:-1} workers=${2:-8}
 gradpress=${GRADPRESS:-$(dirname "$0")/../build/gradpress}
 
