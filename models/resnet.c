@@ -5,14 +5,11 @@
  * convolution, three stages of n blocks of two 3x3 convolutions with 16, 32 and 64 filters, the
  * mean over the image, a linear layer: 6n + 2 layers.  Where a stage halves the image, the shortcut
  * is (A) every second pixel with zeros for the new channels, or (B) a 1x1 convolution with a norm
- * of its own, as the second reference has it (there also four times as wide: 2,777,674 at depth 16): 272,474 parameters at depth 20 for 10 classes,
- * 661,338 at 44, 1,730,714 at 110.  Filters begin normal, by what one of them writes.
+ * of its own, as the second reference has it: 272,474 parameters at depth 20 for 10 classes,
+ * 661,338 at 44, 1,730,714 at 110; four times as wide, 2,777,674 at depth 16.
  */
 #include "models/model.h"
-#include "sim/graph.h"
-
-#include <math.h>
-#include <stdio.h>
+#include "models/residual.h"
 
 enum { DEPTH, PROJECTION, WIDTH };
 
@@ -24,27 +21,6 @@ static const struct setting settings[] = {
     {0},
 };
 
-/* Of a block: layer1.0.conv1. */
-struct place {
-    uint32_t stage, block;
-    char name[64];
-};
-
-static const char *name_in(struct place *p, const char *part)
-{
-    snprintf(p->name, sizeof(p->name), "layer%u.%u.%s", p->stage, p->block, part);
-    return p->name;
-}
-
-static struct node *convolve(struct graph *g, struct node *x, const char *name, uint32_t filters,
-                             uint32_t kernel, uint32_t stride)
-{
-    struct reach reach = {.kernel = kernel, .stride = stride, .pad = kernel / 2};
-
-    reach.deviation = sqrtf(2.0f / (float)(kernel * kernel * filters));
-    return graph_convolution(g, x, name, filters, reach);
-}
-
 static struct node *shortcut(struct graph *g, struct node *x, struct place *p, uint32_t filters,
                              bool projection)
 {
@@ -52,27 +28,26 @@ static struct node *shortcut(struct graph *g, struct node *x, struct place *p, u
         return x;
     if (!projection)
         return graph_subsample(g, x, 2, filters);
-    x = convolve(g, x, name_in(p, "downsample.0"), filters, 1, 2);
-    return graph_batch_norm(g, x, name_in(p, "downsample.1"), NULL, false);
+    return residual_projection(g, x, p, filters, 2);
 }
 
 static struct node *block(struct graph *g, struct node *x, struct place *p, uint32_t filters,
                           bool projection)
 {
     uint32_t stride = x->features == filters ? 1 : 2;
-    struct node *y = convolve(g, x, name_in(p, "conv1"), filters, 3, stride);
+    struct node *y = residual_convolve(g, x, residual_name(p, "conv1"), filters, 3, stride);
 
-    y = graph_batch_norm(g, y, name_in(p, "bn1"), NULL, true);
-    y = convolve(g, y, name_in(p, "conv2"), filters, 3, 1);
+    y = graph_batch_norm(g, y, residual_name(p, "bn1"), NULL, true);
+    y = residual_convolve(g, y, residual_name(p, "conv2"), filters, 3, 1);
     x = shortcut(g, x, p, filters, projection);
-    return graph_batch_norm(g, y, name_in(p, "bn2"), x, true);
+    return graph_batch_norm(g, y, residual_name(p, "bn2"), x, true);
 }
 
 static void resnet_build(struct graph *g, const double *values, uint32_t classes)
 {
     uint32_t blocks = ((uint32_t)values[DEPTH] - 2) / 6;
     uint32_t filters = 8 * (uint32_t)values[WIDTH];
-    struct node *x = convolve(g, graph_image(g), "conv1", 2 * filters, 3, 1);
+    struct node *x = residual_convolve(g, graph_image(g), "conv1", 2 * filters, 3, 1);
 
     x = graph_batch_norm(g, x, "bn1", NULL, true);
     for (uint32_t stage = 1; stage <= 3; stage++) {

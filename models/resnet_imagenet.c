@@ -9,11 +9,9 @@
  * (PowerSGD's ResNet-18: 11,173,962 parameters for 10 classes; ResNet-50 on ImageNet 25,557,032).
  */
 #include "models/model.h"
-#include "sim/graph.h"
+#include "models/residual.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 enum { DEPTH };
 
@@ -33,27 +31,6 @@ static const struct plan_of_depth {
     {101, {3, 4, 23, 3}, true}, {152, {3, 8, 36, 3}, true},
 };
 
-/* Of a block: layer1.0.conv1. */
-struct place {
-    uint32_t stage, block;
-    char name[64];
-};
-
-static const char *name_in(struct place *p, const char *part)
-{
-    snprintf(p->name, sizeof(p->name), "layer%u.%u.%s", p->stage, p->block, part);
-    return p->name;
-}
-
-static struct node *convolve(struct graph *g, struct node *x, const char *name, uint32_t filters,
-                             uint32_t kernel, uint32_t stride)
-{
-    struct reach reach = {.kernel = kernel, .stride = stride, .pad = kernel / 2};
-
-    reach.deviation = sqrtf(2.0f / (float)(kernel * kernel * filters));
-    return graph_convolution(g, x, name, filters, reach);
-}
-
 /* The n-th convolution of a block, with its norm and ReLU. */
 static struct node *layer(struct graph *g, struct node *x, struct place *p, uint32_t n,
                           struct reach reach, uint32_t filters)
@@ -61,9 +38,9 @@ static struct node *layer(struct graph *g, struct node *x, struct place *p, uint
     char part[16];
 
     snprintf(part, sizeof(part), "conv%u", n);
-    x = convolve(g, x, name_in(p, part), filters, reach.kernel, reach.stride);
+    x = residual_convolve(g, x, residual_name(p, part), filters, reach.kernel, reach.stride);
     snprintf(part, sizeof(part), "bn%u", n);
-    return graph_batch_norm(g, x, name_in(p, part), NULL, true);
+    return graph_batch_norm(g, x, residual_name(p, part), NULL, true);
 }
 
 /* One that puts out x + ...: filters are those within. */
@@ -77,12 +54,11 @@ static struct node *block(struct graph *g, struct node *x, struct place *p, uint
 
     if (bottleneck)
         y = layer(g, y, p, 2, three, filters);
-    y = convolve(g, y, name_in(p, bottleneck ? "conv3" : "conv2"), out, bottleneck ? 1 : 3, 1);
-    if (stride > 1 || x->features != out) {
-        x = convolve(g, x, name_in(p, "downsample.0"), out, 1, stride);
-        x = graph_batch_norm(g, x, name_in(p, "downsample.1"), NULL, false);
-    }
-    return graph_batch_norm(g, y, name_in(p, bottleneck ? "bn3" : "bn2"), x, true);
+    y = residual_convolve(g, y, residual_name(p, bottleneck ? "conv3" : "conv2"), out,
+                          bottleneck ? 1 : 3, 1);
+    if (stride > 1 || x->features != out)
+        x = residual_projection(g, x, p, out, stride);
+    return graph_batch_norm(g, y, residual_name(p, bottleneck ? "bn3" : "bn2"), x, true);
 }
 
 static struct node *stem(struct graph *g)
@@ -90,7 +66,7 @@ static struct node *stem(struct graph *g)
     struct node *x = graph_image(g);
     bool large = x->height >= 64;
 
-    x = convolve(g, x, "conv1", 64, large ? 7 : 3, large ? 2 : 1);
+    x = residual_convolve(g, x, "conv1", 64, large ? 7 : 3, large ? 2 : 1);
     x = graph_batch_norm(g, x, "bn1", NULL, true);
     return large ? graph_max_pool(g, x, (struct reach){.kernel = 3, .stride = 2, .pad = 1}) : x;
 }
