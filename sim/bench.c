@@ -54,7 +54,6 @@ TILE_KERNEL(bench_gradient)
 #include "sim/bench.h"
 
 #include "compressors/compressor.h"
-#include "sim/exchange.h"
 #include "sim/train.h"
 #include "sim/tree.h"
 
@@ -374,8 +373,7 @@ static void method_step(struct train *t, uint64_t step)
         workers_enter(w, &w->lane[0], first, left < w->group ? left : w->group);
         train_send(t, &w->lane[0]);
     }
-    device_stage(w->dev, STAGE_EXCHANGE);
-    exchange_finish(w, t->optimizer.sum);
+    train_deliver(t);
     device_stage(w->dev, STAGE_OTHER);
 }
 

@@ -6,30 +6,24 @@
 
 #include "compressors/sparse.h"
 #include "sim/bytes.h"
-#include "sim/dump.h"
 #include "sim/exchange.h"
 #include "sim/gradients.h"
 #include "sim/plan.h"
+#include "sim/train.h"
 #include "sim/tree.h"
 
 struct compressing {
-    const struct config *config;
     struct gradients in;
-    struct device dev;
-    struct parameters parameters; /* shapes alone */
-    struct workers workers;       /* in one group */
-    struct step_block block;
+    struct train train; /* as far as train_send() asks: shapes, and workers in one group */
     struct account account;
-    struct dump *dump;
     float *grad, *square;      /* [K][P] of a step, on the host */
-    float *sum;                /* [P] on the device */
     struct tensor_bytes *step; /* [steps] */
 };
 
 /* A step as far as the exchange: neither parameters nor an optimizer. */
 static bool check_config(const struct compressing *s, struct error *err)
 {
-    const struct config *c = s->config;
+    const struct config *c = s->train.config;
 
     if (c->workers != s->in.workers)
         return fail(err, "workers: %u, where the gradients are of %u", c->workers, s->in.workers);
@@ -50,7 +44,7 @@ static bool is_same_file(const char *a, const char *b)
 /* Before anything is done. */
 static bool check_output(const struct compressing *s, struct error *err)
 {
-    const struct config *c = s->config;
+    const struct config *c = s->train.config;
     size_t slabs = c->nodes * (3 + memory_slabs(memory_find(c->memory.name))) + 1;
 
     for (size_t i = 0; c->save[0] != '\0' && i < c->inputs; i++)
@@ -59,7 +53,7 @@ static bool check_output(const struct compressing *s, struct error *err)
                         c->save);
     return (c->save[0] == '\0' ||
             safetensors_writable(
-                c->save, s->in.steps * slabs * s->parameters.length * sizeof(float), err)) &&
+                c->save, s->in.steps * slabs * s->train.parameters.length * sizeof(float), err)) &&
            dump_message_folder(c, err);
 }
 
@@ -72,7 +66,7 @@ static bool fill_parameters(struct compressing *s, struct error *err)
         return fail(err, "%s: %u tensors, where %d is the most", path, g->tensors, PARAMETERS_MOST);
     for (uint32_t i = 0; i < g->tensors; i++) {
         const struct gradients_tensor *t = &g->tensor[i];
-        struct parameter *p = &s->parameters.item[i];
+        struct parameter *p = &s->train.parameters.item[i];
 
         if (strlen(t->name) >= sizeof(p->name))
             return fail(err, "%s: a name of more than %zu bytes: '%.100s'", path,
@@ -83,9 +77,9 @@ static bool fill_parameters(struct compressing *s, struct error *err)
         memcpy(p->name, t->name, strlen(t->name) + 1);
         memcpy(p->dim, t->dim, sizeof(p->dim));
     }
-    s->parameters.count = g->tensors;
-    graph_place(&s->parameters, s->config->compress_all);
-    return s->parameters.compressed > 0 ||
+    s->train.parameters.count = g->tensors;
+    graph_place(&s->train.parameters, s->train.config->compress_all);
+    return s->train.parameters.compressed > 0 ||
            fail(err,
                 "%s: a worker's tensors are vectors, which are sent whole; --compress-all sends "
                 "them through the compressor",
@@ -96,44 +90,46 @@ static bool open_device(struct compressing *s, struct error *err)
 {
     struct plan plan;
 
-    return device_open(&s->dev, s->config->device, s->config->threads, err) &&
-           plan_given(&plan, &s->dev, s->config, &s->parameters, err);
+    return device_open(&s->train.dev, s->train.config->device, s->train.config->threads, err) &&
+           plan_given(&plan, &s->train.dev, s->train.config, &s->train.parameters, err);
 }
 
 static void create(struct compressing *s)
 {
-    const struct config *c = s->config;
-    struct workers *w = &s->workers;
+    const struct config *c = s->train.config;
+    struct workers *w = &s->train.workers;
     size_t rows;
 
-    workers_create(w, &s->dev, c, NULL, &s->parameters, c->nodes, 1);
+    workers_create(w, &s->train.dev, c, NULL, &s->train.parameters, c->nodes, 1);
     rows = w->count * w->all.length;
-    step_block_create(&s->block, w);
+    step_block_create(&s->train.block, w);
     account_create(&s->account, w);
     if (c->save[0] != '\0' || c->dump[0] != '\0')
-        s->dump = dump_gather(c, s->in.steps > 1);
+        s->train.dump = dump_gather(c, s->in.steps > 1);
     s->grad = allocate(rows, sizeof(*s->grad));
     s->square = allocate(w->lane[0].square != NULL ? rows : 0, sizeof(*s->square));
-    s->sum = device_alloc(&s->dev, w->all.length * sizeof(*s->sum));
+    s->train.optimizer.sum =
+        device_alloc(&s->train.dev, w->all.length * sizeof(*s->train.optimizer.sum));
     s->step = allocate(s->in.steps, sizeof(*s->step));
 }
 
 static void destroy(struct compressing *s)
 {
-    struct workers *w = &s->workers;
+    struct workers *w = &s->train.workers;
 
     if (w->dev != NULL) {
-        device_free(&s->dev, s->sum, w->all.length * sizeof(*s->sum));
+        device_free(&s->train.dev, s->train.optimizer.sum,
+                    w->all.length * sizeof(*s->train.optimizer.sum));
         account_destroy(&s->account);
-        step_block_destroy(&s->block);
+        step_block_destroy(&s->train.block);
         workers_destroy(w);
     }
-    dump_destroy(s->dump);
+    dump_destroy(s->train.dump);
     free(s->grad);
     free(s->square);
     free(s->step);
-    if (s->dev.ops != NULL)
-        device_close(&s->dev);
+    if (s->train.dev.ops != NULL)
+        device_close(&s->train.dev);
     gradients_close(&s->in);
 }
 
@@ -144,12 +140,12 @@ typedef bool reader(const struct gradients *g, uint32_t step, uint32_t tensor, f
 static bool read_slabs(const struct compressing *s, uint32_t step, uint32_t tensors, reader *read,
                        float *slabs, struct error *err)
 {
-    const struct workers *w = &s->workers;
+    const struct workers *w = &s->train.workers;
     bool ok = true;
 
     for (uint32_t i = 0; ok && i < tensors; i++) {
-        uint32_t t = s->parameters.order[i];
-        const struct parameter *p = &s->parameters.item[t];
+        uint32_t t = s->train.parameters.order[i];
+        const struct parameter *p = &s->train.parameters.item[t];
         float *x = allocate(w->count * p->n, sizeof(*x));
 
         ok = read(&s->in, step, t, x, err);
@@ -162,31 +158,32 @@ static bool read_slabs(const struct compressing *s, uint32_t step, uint32_t tens
 
 static bool post_step(struct compressing *s, uint32_t i, struct error *err)
 {
-    const struct config *c = s->config;
+    const struct config *c = s->train.config;
     const struct phase *phase = config_phase(c, 0);
-    const struct workers *w = &s->workers;
+    const struct workers *w = &s->train.workers;
     uint64_t number = s->in.step[i].number;
 
-    s->block.step = (struct step){.seed = c->seed,
-                                  .number = number,
-                                  .ratio = config_ratio(c, 0, number),
-                                  .lr = (float)phase->lr,
-                                  .lr_change = 1,
-                                  .momentum = (float)phase->momentum,
-                                  .nesterov = phase->nesterov};
+    s->train.block.step = (struct step){.seed = c->seed,
+                                        .number = number,
+                                        .ratio = config_ratio(c, 0, number),
+                                        .lr = (float)phase->lr,
+                                        .lr_change = 1,
+                                        .momentum = (float)phase->momentum,
+                                        .nesterov = phase->nesterov};
     for (uint32_t t = 0; t < w->compressed.count; t++)
-        s->block.keep[t] = (uint32_t)sparse_keep(w->compressed.n[t], s->block.step.ratio);
+        s->train.block.keep[t] =
+            (uint32_t)sparse_keep(w->compressed.n[t], s->train.block.step.ratio);
     for (uint32_t k = 0; k < w->count; k++)
-        if (!gradients_read_samples(&s->in, i, k, &s->block.sample_weight[k], err))
+        if (!gradients_read_samples(&s->in, i, k, &s->train.block.sample_weight[k], err))
             return false;
-    step_block_post(&s->block, w);
+    step_block_post(&s->train.block, w);
     return true;
 }
 
 /* The message of all tensors by every rule. */
 static struct tensor_bytes weigh(struct compressing *s)
 {
-    struct workers *w = &s->workers;
+    struct workers *w = &s->train.workers;
     struct tensor_bytes bytes = {.elements = (double)w->all.elements};
     struct traffic *traffic = workers_download_traffic(w);
     struct sent sent = sent_sum(traffic, w->compressed.count);
@@ -203,40 +200,30 @@ static struct tensor_bytes weigh(struct compressing *s)
 
 static bool read_step(const struct compressing *s, uint32_t i, struct error *err)
 {
-    const struct parameters *p = &s->parameters;
+    const struct parameters *p = &s->train.parameters;
 
     return read_slabs(s, i, p->count, gradients_read, s->grad, err) &&
-           (s->workers.lane[0].square == NULL ||
+           (s->train.workers.lane[0].square == NULL ||
             read_slabs(s, i, p->compressed, gradients_read_squares, s->square, err));
 }
 
-/* As group_step() in train.c, but for what a model does. */
+/* As a step of train.c, but for what a model and an optimizer do. */
 static bool run_step(struct compressing *s, uint32_t i, struct error *err)
 {
-    struct workers *w = &s->workers;
-    struct lane *lane = &w->lane[0];
-    bool holds;
+    struct train *t = &s->train;
+    struct workers *w = &t->workers;
 
     if (!post_step(s, i, err) || !read_step(s, i, err))
         return false;
     workers_clear_sent(w);
-    device_clear(&s->dev, s->sum, w->all.length * sizeof(*s->sum));
-    dump_begin(s->dump, w, &s->block.step, 0);
-    account_step(&s->account, w, s->block.step.ratio);
-    workers_take(w, lane, 0, w->count, s->grad, s->square);
-    workers_clip(w, lane);
-    workers_compensate(w, lane);
-    dump_wanted(s->dump, w, lane);
-    workers_encode(w, lane);
-    dump_sent(s->dump, w, lane);
-    holds = workers_verify(w, lane, err);
-    exchange_receive(w, lane, s->sum);
-    workers_update(w, lane);
-    dump_kept(s->dump, w, lane);
-    exchange_finish(w, s->sum);
-    dump_delivered(s->dump, w, s->sum);
+    device_clear(&t->dev, t->optimizer.sum, w->all.length * sizeof(*t->optimizer.sum));
+    dump_begin(t->dump, w, &t->block.step, 0);
+    account_step(&s->account, w, t->block.step.ratio);
+    workers_take(w, &w->lane[0], 0, w->count, s->grad, s->square);
+    train_send(t, &w->lane[0]);
+    train_deliver(t);
     s->step[i] = weigh(s);
-    return holds && workers_verify_reply(w, err);
+    return t->wire_holds || fail(err, "%s", t->wire_fault.text);
 }
 
 static struct tensor_bytes mean(const struct compressing *s)
@@ -259,20 +246,20 @@ static struct tensor_bytes mean(const struct compressing *s)
 
 static void print_table(FILE *out, const struct compressing *s)
 {
-    const struct config *c = s->config;
+    const struct config *c = s->train.config;
     const struct tensor_bytes all = mean(s);
 
     fprintf(out, "%s  memory %s  encoding %s  %u workers\n", c->method, c->memory.name,
             encoding_names[c->encoding], c->workers);
     fprintf(out, "%.0f elements in %u tensors, %u of them compressed; %u step%s\n\n", all.elements,
-            s->parameters.count, s->parameters.compressed, s->in.steps,
+            s->train.parameters.count, s->train.parameters.compressed, s->in.steps,
             s->in.steps > 1 ? "s, of which these are the mean" : "");
     bytes_print(out, &all);
 }
 
 static void print_json(FILE *out, const struct compressing *s)
 {
-    const struct config *c = s->config;
+    const struct config *c = s->train.config;
     const struct tensor_bytes all = mean(s);
     struct tree *object = tree_new(TREE_OBJECT, NULL);
     struct tree *steps = tree_new(TREE_LIST, NULL);
@@ -299,14 +286,14 @@ static void print_json(FILE *out, const struct compressing *s)
 
 static bool run_steps(struct compressing *s, struct error *err)
 {
-    const struct config *c = s->config;
+    const struct config *c = s->train.config;
 
     create(s);
     for (uint32_t i = 0; i < s->in.steps; i++)
         if (!run_step(s, i, err))
             return false;
-    return c->save[0] != '\0' ? dump_write(s->dump, &s->workers, c->save, err)
-                              : dump_holds(s->dump, err);
+    return c->save[0] != '\0' ? dump_write(s->train.dump, &s->train.workers, c->save, err)
+                              : dump_holds(s->train.dump, err);
 }
 
 bool compress(const struct config *c, FILE *out, struct error *err)
@@ -314,7 +301,8 @@ bool compress(const struct config *c, FILE *out, struct error *err)
     struct compressing *s = allocate(1, sizeof(*s));
     bool ok;
 
-    s->config = c;
+    s->train.config = c;
+    s->train.wire_holds = true;
     ok = gradients_open(&s->in, c->input, c->inputs, err) && check_config(s, err) &&
          fill_parameters(s, err) && check_output(s, err) && open_device(s, err) &&
          run_steps(s, err);

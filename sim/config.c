@@ -529,7 +529,10 @@ bool config_parse_bytes(struct config *c, int argc, char **argv, bool *misuse, s
 
 bool config_parse_compress(struct config *c, int argc, char **argv, bool *misuse, struct error *err)
 {
-    return parse(c, CONFIG_COMPRESS, argc, argv, misuse, err);
+    bool ok = parse(c, CONFIG_COMPRESS, argc, argv, misuse, err);
+
+    c->verify_wire = true; /* whoever tries a method wants to know */
+    return ok;
 }
 
 bool config_parse_eval(struct config *c, int argc, char **argv, bool *misuse, struct error *err)

@@ -144,6 +144,17 @@ void train_send(struct train *t, struct lane *lane)
     dump_kept(t->dump, w, lane);
 }
 
+void train_deliver(struct train *t)
+{
+    struct workers *w = &t->workers;
+
+    device_stage(w->dev, STAGE_EXCHANGE);
+    exchange_finish(w, t->optimizer.sum);
+    if (t->config->verify_wire && t->wire_holds)
+        t->wire_holds = workers_verify_reply(w, &t->wire_fault);
+    dump_delivered(t->dump, w, t->optimizer.sum);
+}
+
 /* number: of the group in its step. */
 static void group_step(struct train *t, uint64_t step, uint32_t number, uint32_t first,
                        uint32_t group)
@@ -182,11 +193,7 @@ static void run_step(struct train *t, uint64_t step)
     }
     device_stream(w->dev, 0);
     device_await(w->dev, (groups - 1) % w->lanes);
-    device_stage(w->dev, STAGE_EXCHANGE);
-    exchange_finish(w, t->optimizer.sum);
-    if (t->config->verify_wire && t->wire_holds)
-        t->wire_holds = workers_verify_reply(w, &t->wire_fault);
-    dump_delivered(t->dump, w, t->optimizer.sum);
+    train_deliver(t);
     device_stage(w->dev, STAGE_APPLY);
     optimizer_apply(&t->optimizer, w);
     workers_keep_statistics(w);

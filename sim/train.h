@@ -67,11 +67,15 @@ void train_prepare(struct train *t);
 /* One update; returns the tokens or images in it.  Only launches, but for what begins an epoch. */
 uint64_t train_step(struct train *t, uint32_t epoch, uint64_t step);
 
-/* Parts of a step, for whoever has other gradients in mind than the network's.  Fills the block of what
- * changes from step to step, and returns the step's samples; and what becomes of the gradients of a
- * group that workers_enter() has put into a lane, up to what its memory keeps. */
+/* Parts of a step, for whoever has other gradients in mind than the network's.  Fills the block of
+ * what changes from step to step, and returns the step's samples; and what becomes of the gradients
+ * of a group that has entered a lane, up to what its memory keeps.  Of *t the latter two need but
+ * config, workers, optimizer.sum, and what may be off: dump, measure, wire_holds. */
 uint64_t train_post(struct train *t, uint32_t epoch, uint64_t step);
 void train_send(struct train *t, struct lane *lane);
+
+/* Then, when all groups are in: what everybody gets is in optimizer.sum. */
+void train_deliver(struct train *t);
 
 /* A part, with the given parameters and what is kept behind them. */
 struct score train_evaluate(struct train *t, enum text_part part, const float *params);
