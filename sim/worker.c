@@ -385,6 +385,20 @@ void workers_destroy(struct workers *w)
     *w = (struct workers){0};
 }
 
+/* Of a parameter server, if there is one. */
+static size_t reply_bytes(const struct config *c, const struct parameters *parameters)
+{
+    struct workers w;
+    struct call call;
+    size_t bytes;
+
+    workers_describe(&w, c, parameters);
+    call = call_of(&w);
+    bytes = w.server ? server_bytes_needed(&call) : 0;
+    workers_undescribe(&w);
+    return bytes;
+}
+
 size_t workers_bytes(const struct config *c, const struct parameters *parameters)
 {
     struct method method = workers_method(c);
@@ -393,7 +407,7 @@ size_t workers_bytes(const struct config *c, const struct parameters *parameters
 
     return (size_t)slabs * c->nodes * parameters->length * sizeof(float) +
            (size_t)c->nodes * method_micro(&method) * parameters->kept_length * sizeof(float) +
-           rows * (sizeof(double) + 2 * sizeof(uint32_t));
+           rows * (sizeof(double) + 2 * sizeof(uint32_t)) + reply_bytes(c, parameters);
 }
 
 struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
@@ -422,10 +436,8 @@ struct lane_bytes workers_lane_bytes(struct device *dev, const struct config *c,
         message_weigh_bytes(c->encoding, parameters->compressed, group);
     if (method.compressor->scratch != NULL)
         bytes.scratch += method.compressor->scratch(&call);
-    if (server_replies(&method, c->exchange)) {
+    if (w.server)
         bytes.scratch += server_scratch(&call);
-        bytes.messages += server_bytes_needed(&call); /* one for all lanes: too much is counted */
-    }
     workers_undescribe(&w);
     return bytes;
 }
