@@ -73,19 +73,36 @@ static void give_tokens(struct text_tokens *part, const uint32_t *token, size_t 
 void harness_train(struct train *t, const struct config *c, const char *device, uint32_t words,
                    const uint32_t *token, size_t count)
 {
-    struct error err;
-
     *t = (struct train){.config = c};
     t->data.text.words = words;
     t->data.text.word = allocate(words, sizeof(*t->data.text.word));
     for (int part = 0; part < TEXT_PARTS; part++)
         give_tokens(&t->data.text.part[part], token, count);
+    harness_prepare(t, device);
+}
+
+void harness_prepare(struct train *t, const char *device)
+{
+    struct error err;
+
     harness_open(&t->dev, device);
     if (!train_plan(t, &err)) {
         fprintf(stderr, "%s\n", err.text);
         abort();
     }
     train_prepare(t);
+}
+
+void harness_stop(struct train *t, struct config *c)
+{
+    train_destroy(t);
+    harness_config_free(c);
+}
+
+void harness_steps(struct train *t, uint32_t steps)
+{
+    for (uint32_t i = 0; i < steps; i++)
+        train_step(t, (uint32_t)(i / t->steps), i % t->steps);
 }
 
 void harness_evaluation(struct train *t, const uint32_t *token, size_t count)

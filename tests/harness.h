@@ -43,6 +43,14 @@ void harness_config_free(struct config *c);
 /* A run over tokens, ready to step: train and, as valid and test, the same or others. */
 void harness_train(struct train *t, const struct config *c, const char *device, uint32_t words,
                    const uint32_t *token, size_t count);
+
+/* Ready to step, once there is a config and what is to be read; and the end of both. */
+void harness_prepare(struct train *t, const char *device);
+void harness_stop(struct train *t, struct config *c);
+
+/* So many from the first epoch's first on. */
+void harness_steps(struct train *t, uint32_t steps);
+
 void harness_evaluation(struct train *t, const uint32_t *token, size_t count);
 
 /* Random words below `words`, the same for a seed. */

@@ -29,12 +29,6 @@ static void start(struct train *t, struct config **c, const char *const *flags, 
     free(token);
 }
 
-static void stop(struct train *t, struct config *c)
-{
-    train_destroy(t);
-    harness_config_free(c);
-}
-
 /* All that a run has come to: parameters and losses, to be freed. */
 static unsigned char *run(const char *const *flags, bool measured, size_t *bytes)
 {
@@ -53,7 +47,7 @@ static unsigned char *run(const char *const *flags, bool measured, size_t *bytes
     all = allocate(*bytes, 1);
     device_download(&t.dev, all, t.workers.params, params);
     device_download(&t.dev, all + params, t.workers.loss_sum, *bytes - params);
-    stop(&t, c);
+    harness_stop(&t, c);
     return all;
 }
 
@@ -98,7 +92,7 @@ static struct measured_tensor *first_step(const char *compressor, const char *me
     tensors = t.workers.compressed.count;
     measured = allocate(tensors + 1, sizeof(*measured));
     memcpy(measured, t.measure.tensor, tensors * sizeof(*measured));
-    stop(&t, c);
+    harness_stop(&t, c);
     return measured;
 }
 
@@ -151,7 +145,7 @@ static void a_low_pass_keeps_more_than_was_wanted(void **state)
     }
     assert_true(kept * kept * WORKERS > wanted);
     free(of_tensor);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 /* The same spelt out on the host, from gradients and packets, of a tensor. */
@@ -211,7 +205,7 @@ static void check_by_hand(const char *method)
         assert_true(fabs(m->left - hand.left) <= 1e-12 * hand.wanted);
     }
     free(grad);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 /* Whether what is measured can be had from the workers' own messages, and their batch be parted. */
@@ -301,7 +295,7 @@ static void check_steps(size_t tokens, const char *every, uint64_t steps, const 
     measure_clear(&t.measure, &t.workers);
     assert_int_equal(t.measure.steps, 0);
     assert_true(t.measure.watch.seconds[STAGE_FORWARD] == 0 && t.measure.tensor[0].wanted == 0);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 static void steps_are_measured_when_told(void **state)
@@ -329,7 +323,7 @@ static void the_second_time_allocates_nothing(void **state)
     }
     assert_int_equal(t.measure.steps, 4);
     assert_int_equal(t.dev.allocations, allocations);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 int main(void)

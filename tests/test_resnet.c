@@ -129,12 +129,10 @@ static struct config *begin(struct train *t)
     CHECK(file >= 0);
     close(file);
     *t = (struct train){.config = c};
-    harness_open(&t->dev, device);
     train_source(t);
     assert_true(t->data.set->kind->load(&t->data, "", &err));
     put_images(&t->data.images);
-    assert_true(train_plan(t, &err));
-    train_prepare(t);
+    harness_prepare(t, device);
     write_weights(&t->parameters, path);
     load(t, path);
     unlink(path);

@@ -363,23 +363,10 @@ static void start(struct train *t, struct config **c, const struct run *r)
     *c = harness_config(json, r->flags);
     free(json);
     *t = (struct train){.config = *c};
-    harness_open(&t->dev, device);
     train_source(t);
-    if (!t->data.set->kind->load(&t->data, "", &err) || !train_plan(t, &err))
+    if (!t->data.set->kind->load(&t->data, "", &err))
         fail_msg("%s", err.text);
-    train_prepare(t);
-}
-
-static void stop(struct train *t, struct config *c)
-{
-    train_destroy(t);
-    harness_config_free(c);
-}
-
-static void take_steps(struct train *t, uint32_t steps)
-{
-    for (uint32_t i = 0; i < steps; i++)
-        train_step(t, (uint32_t)(i / t->steps), i % t->steps);
+    harness_prepare(t, device);
 }
 
 /* Parameters and running statistics. */
@@ -390,10 +377,10 @@ static float *trained(const struct run *r, size_t *n)
     float *params;
 
     start(&t, &c, r);
-    take_steps(&t, r->steps);
+    harness_steps(&t, r->steps);
     *n = graph_floats(&t.parameters);
     params = harness_download(&t, t.workers.params, *n);
-    stop(&t, c);
+    harness_stop(&t, c);
     return params;
 }
 
@@ -460,10 +447,10 @@ static void steps_of_images_can_be_replayed(void **state)
     struct train t;
 
     start(&t, &c, &r);
-    take_steps(&t, r.steps);
+    harness_steps(&t, r.steps);
     if (strcmp(device, "recording") == 0)
         assert_int_equal(recording_compared(), 4);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 static void micro_batches_are_whole(void **state)
@@ -480,7 +467,7 @@ static void micro_batches_are_whole(void **state)
     for (uint64_t step = 0; step < t.steps; step++)
         samples += train_step(&t, 0, step);
     assert_int_equal(samples, 45 / micro * micro);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 /* Every image once an epoch, in another order each time; and the batch is what it should be. */
@@ -503,7 +490,7 @@ static void an_epoch_has_every_image_once(void **state)
             assert_int_equal(seen[i], 1);
     }
     assert_memory_not_equal(order[0], order[1], sizeof(order[0]));
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 /* What a batch's image should be, computed here: crop, mirror, normalise. */
@@ -549,7 +536,7 @@ static void a_batch_is_cut_mirrored_and_normalised(void **state)
     }
     assert_true(t.workers.lanes > 1 || (mirrored > 0 && mirrored < 8));
     free(pixels);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 /* cases.md 13: every image once, whatever the batch; without a holdout the test part is looked
@@ -567,13 +554,13 @@ static void evaluation_scores_every_image_once(void **state)
         struct train t;
 
         start(&t, &c, &r);
-        take_steps(&t, 4);
+        harness_steps(&t, 4);
         score[i] = train_evaluate(&t, TEXT_VALID, t.workers.params);
         assert_int_equal(score[i].scored, 21);
         assert_true(score[i].top1 <= score[i].top5 && score[i].top5 <= 1);
         assert_true(fabs(score[i].loss - score[0].loss) < 1e-5);
         assert_true(score[i].top1 == score[0].top1 && score[i].top5 == score[0].top5);
-        stop(&t, c);
+        harness_stop(&t, c);
     }
 }
 
@@ -591,7 +578,7 @@ static void running_statistics_are_by_average_worker0_or_shared(void **state)
         float *running, *batch;
 
         start(&t, &c, &r);
-        take_steps(&t, 1);
+        harness_steps(&t, 1);
         kept = t.parameters.kept_length;
         p = t.parameters.length;
         running = harness_download(&t, t.workers.params + p, kept);
@@ -609,7 +596,7 @@ static void running_statistics_are_by_average_worker0_or_shared(void **state)
         free(running);
         free(batch);
         free(more);
-        stop(&t, c);
+        harness_stop(&t, c);
     }
 }
 
@@ -667,7 +654,7 @@ static void filters_begin_with_the_deviation_of_he(void **state)
         assert_true(fabs(sqrt(square / (double)p->n) / deviation - 1) < 0.05);
     }
     free(params);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 int main(void)

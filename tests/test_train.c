@@ -56,18 +56,6 @@ static void start(struct train *t, struct config **c, const struct run *r)
         device_upload(&t->dev, t->workers.params, r->start, t->parameters.length * sizeof(float));
 }
 
-static void stop(struct train *t, struct config *c)
-{
-    train_destroy(t);
-    harness_config_free(c);
-}
-
-static void take_steps(struct train *t, uint32_t steps)
-{
-    for (uint32_t i = 0; i < steps; i++)
-        train_step(t, (uint32_t)(i / t->steps), i % t->steps);
-}
-
 /* The parameters after the run's steps, to be freed. */
 static float *trained(const struct run *r, size_t *n)
 {
@@ -76,10 +64,10 @@ static float *trained(const struct run *r, size_t *n)
     float *params;
 
     start(&t, &c, r);
-    take_steps(&t, r->steps);
+    harness_steps(&t, r->steps);
     *n = t.parameters.length;
     params = harness_download(&t, t.workers.params, *n);
-    stop(&t, c);
+    harness_stop(&t, c);
     return params;
 }
 
@@ -192,7 +180,7 @@ static void check_server(const char *method)
     assert_true(sent.reply.bytes == reply && reply > 0);
     assert_true(exchange_bytes_down(&t.workers, &sent, 0) == (double)reply);
     assert_true(t.wire_holds);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 static void a_server_changes_nothing_but_the_bytes_down(void **state)
@@ -311,22 +299,22 @@ static void a_workers_gradient_is_the_mean_over_its_own_samples(void **state)
 
     three.flags = one.flags = flags;
     start(&all, &c3, &three);
-    take_steps(&all, 1);
+    harness_steps(&all, 1);
     for (uint32_t k = 0; k < 3; k++) {
         float *x, *y;
 
         c1 = config_of(&one);
         harness_train(&alone, c1, "cpu", WORDS, token + (size_t)k * 4 * rows, 4 * rows);
-        take_steps(&alone, 1);
+        harness_steps(&alone, 1);
         x = harness_download(&all, all.workers.lane[0].slab + k * all.parameters.length,
                              all.parameters.length);
         y = harness_download(&alone, alone.workers.lane[0].slab, alone.parameters.length);
         require_close("gradient", x, y, alone.parameters.length, 1e-5);
         free(x);
         free(y);
-        stop(&alone, c1);
+        harness_stop(&alone, c1);
     }
-    stop(&all, c3);
+    harness_stop(&all, c3);
     free(token);
 }
 
@@ -356,13 +344,13 @@ static void padding_behind_tensors_stays_zero(void **state)
     struct train t;
 
     start(&t, &c, &r);
-    take_steps(&t, r.steps);
+    harness_steps(&t, r.steps);
     require_zero_padding(&t, t.workers.params, 1);
     require_zero_padding(&t, t.optimizer.sum, 1);
     require_zero_padding(&t, t.workers.lane[0].slab, 3);
     require_zero_padding(&t, t.workers.memory_slab[0], 3);
     require_zero_padding(&t, t.workers.memory_slab[1], 3);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 /* The first reference's way: one set of columns, segment s goes to worker s mod K, the hidden state
@@ -382,12 +370,12 @@ static void segments_hand_the_hidden_state_round(void **state)
         start(&t, &c, &r);
         /* 399 rows, 57 segments; of the last round of 4, one worker has a segment. */
         assert_int_equal(t.steps, i ? 15 : 57);
-        take_steps(&t, (uint32_t)t.steps);
+        harness_steps(&t, (uint32_t)t.steps);
         device_download(&t.dev, t.loss, t.workers.loss_sum, t.loss_rows * sizeof(*t.loss));
         for (size_t row = 0; row < t.loss_rows; row++)
             sum += t.loss[row];
         loss[i] = sum / (398 * 5);
-        stop(&t, c);
+        harness_stop(&t, c);
     }
     assert_true(fabs(loss[0] - loss[1]) < 1e-6 * loss[0]);
 }
@@ -408,7 +396,7 @@ static void a_short_round_of_segments_is_a_mean_over_samples(void **state)
     start(&t[1], &c[1], &run[1]);
     device = t[0].dev.ops->name;
     states = t[0].workers.state_samples * t[0].workers.lane[0].graph.state;
-    take_steps(&t[0], 14);
+    harness_steps(&t[0], 14);
     before = harness_download(&t[0], t[0].workers.params, t[0].parameters.length);
     hidden = harness_download(&t[0], t[0].workers.state, states);
     device_upload(&t[1].dev, t[1].workers.params, before, t[1].parameters.length * sizeof(float));
@@ -421,7 +409,7 @@ static void a_short_round_of_segments_is_a_mean_over_samples(void **state)
     require_close("parameters", params[0], params[1], t[0].parameters.length, 1e-6);
     for (int i = 0; i < 2; i++) {
         free(params[i]);
-        stop(&t[i], c[i]);
+        harness_stop(&t[i], c[i]);
     }
     free(before);
     free(hidden);
@@ -454,7 +442,7 @@ static void require_rates(const char *rule, const double *rates, const bool *imp
         assert_true(fabs((double)t.block.step.lr - rates[epoch]) < 1e-7);
         train_next_lr(&t, epoch, improved[epoch]);
     }
-    stop(&t, c);
+    harness_stop(&t, c);
     free(more);
 }
 
@@ -499,13 +487,13 @@ static void steps_allocate_nothing_after_the_first_two(void **state)
     size_t allocations;
 
     start(&t, &c, &r);
-    take_steps(&t, 2);
+    harness_steps(&t, 2);
     allocations = t.dev.allocations;
-    take_steps(&t, 25);
+    harness_steps(&t, 25);
     assert_int_equal(t.dev.allocations, allocations);
     if (strcmp(device, "recording") == 0)
         assert_true(recording_compared() > 10);
-    stop(&t, c);
+    harness_stop(&t, c);
 }
 
 /* Every token is predicted once, whatever the evaluation's batch. */
@@ -526,7 +514,7 @@ static void evaluation_scores_every_predicted_token(void **state)
         score = train_evaluate(&t, TEXT_TEST, t.workers.params);
         loss[i] = score.loss;
         assert_int_equal(score.scored, 4 * (1999 / 4 - 1));
-        stop(&t, c);
+        harness_stop(&t, c);
     }
     assert_true(fabs(loss[1] - loss[0]) < 1e-6 && fabs(loss[2] - loss[0]) < 1e-6);
 }
@@ -545,7 +533,7 @@ static void an_evaluation_alone_is_that_of_the_run(void **state)
     size_t bytes;
 
     start(&t, &c, &r);
-    take_steps(&t, r.steps);
+    harness_steps(&t, r.steps);
     score[0] = train_evaluate(&t, TEXT_VALID, t.workers.params);
     params = harness_download(&t, t.workers.params, t.parameters.length);
     bytes = t.dev.bytes;
@@ -568,7 +556,7 @@ static void an_evaluation_alone_is_that_of_the_run(void **state)
     assert_int_equal(score[0].scored, score[1].scored);
     assert_true(alone.dev.bytes < bytes / 4);
     free(params);
-    stop(&alone, c);
+    harness_stop(&alone, c);
 }
 
 /* algorithms.md 1.1 and cases.md 13: columns, rows, segments of the Penn Treebank. */
@@ -697,15 +685,15 @@ static void micro_batches_are_workers(void **state)
     size_t p;
 
     start(&t, &c, &four);
-    take_steps(&t, 1);
+    harness_steps(&t, 1);
     parts = gradients_of(&t, 4);
-    stop(&t, c);
+    harness_stop(&t, c);
     start(&t, &c, &two);
-    take_steps(&t, 1);
+    harness_steps(&t, 1);
     p = t.workers.all.length;
     g = gradients_of(&t, 2);
     square = harness_download(&t, t.workers.lane[0].square, 2 * p);
-    stop(&t, c);
+    harness_stop(&t, c);
     for (size_t w = 0; w < 2; w++) {
         for (size_t i = 0; i < p; i++) {
             float a = parts[2 * w * p + i] / 2, b = parts[(2 * w + 1) * p + i] / 2;
@@ -739,11 +727,11 @@ static void counted_bytes_are_those_of_the_packed_messages(void **state)
         struct error err;
 
         start(&t, &c, &r);
-        take_steps(&t, 4);
+        harness_steps(&t, 4);
         device_download(&t.dev, &traffic, t.workers.traffic, sizeof(traffic));
         assert_true(traffic.bytes > 0);
         assert_true(workers_verify(&t.workers, &t.workers.lane[0], &err));
-        stop(&t, c);
+        harness_stop(&t, c);
     }
 }
 
@@ -773,7 +761,7 @@ static struct logged_step *logged(const struct run *r, size_t *count, double *lo
     for (size_t i = 0; i < t.loss_rows; i++)
         *loss += t.loss[i];
     *params = harness_download(&t, t.workers.params, t.parameters.length);
-    stop(&t, c);
+    harness_stop(&t, c);
     return steps;
 }
 
