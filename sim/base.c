@@ -214,3 +214,13 @@ const char *nearest_name(const char *word, const char *const *candidates, size_t
     }
     return nearest;
 }
+
+struct hint nearest_hint(const char *word, const char *const *candidates, size_t count)
+{
+    const char *nearest = nearest_name(word, candidates, count);
+    struct hint hint = {""};
+
+    if (nearest != NULL)
+        snprintf(hint.text, sizeof(hint.text), "; did you mean '%.64s'?", nearest);
+    return hint;
+}

@@ -77,4 +77,10 @@ size_t setting_count(const struct setting *settings);
 /* Of count candidates, that which a misspelt word most likely meant, or NULL if none is near. */
 const char *nearest_name(const char *word, const char *const *candidates, size_t count);
 
+/* The end of a sentence that tells it: "; did you mean 'x'?", or nothing. */
+struct hint {
+    char text[96];
+};
+struct hint nearest_hint(const char *word, const char *const *candidates, size_t count);
+
 #endif

@@ -39,14 +39,10 @@ bool config_missing(const struct tree *node, const char *path, const char *name,
 /* "; did you mean 'x'?", or "; there are a, b, c". */
 static void hint(char *text, size_t room, const char *name, const char *const *names, size_t count)
 {
-    const char *nearest = nearest_name(name, names, count);
-    size_t length = 0;
+    size_t length = (size_t)snprintf(text, room, "%s", nearest_hint(name, names, count).text);
 
-    text[0] = '\0';
-    if (nearest != NULL) {
-        snprintf(text, room, "; did you mean '%s'?", nearest);
+    if (length > 0)
         return;
-    }
     for (size_t i = 0; i < count && length < room; i++)
         length += (size_t)snprintf(text + length, room - length, "%s%s",
                                    i == 0 ? "; there are " : ", ", names[i]);

@@ -5,6 +5,7 @@
 
 #include "data/fetch.h"
 #include "data/source.h"
+#include "sim/words.h"
 
 struct data_words {
     const char *action;
@@ -12,9 +13,6 @@ struct data_words {
     const char *into, *from, *data;
     bool quiet;
 };
-
-static const char *const part_names[TEXT_PARTS] = {
-    [TEXT_TRAIN] = "train", [TEXT_VALID] = "valid", [TEXT_TEST] = "test"};
 
 /* What there is, once all of it was read. */
 static bool check(const struct dataset *set, const char *folder, FILE *out, struct error *err)
@@ -32,7 +30,7 @@ static bool check(const struct dataset *set, const char *folder, FILE *out, stru
     fprintf(out, "%s  %u %s", set->name, contents.classes, set->kind->classes);
     for (int part = 0; part < TEXT_PARTS; part++)
         if (contents.count[part] > 0)
-            fprintf(out, "  %zu %s", contents.count[part], part_names[part]);
+            fprintf(out, "  %zu %s", contents.count[part], text_part_names[part]);
     fprintf(out, "\n%s  %s\n", contents.sha256, *folder != '\0' ? folder : "(made, not read)");
     set->kind->unload(&source);
     return true;
@@ -41,7 +39,7 @@ static bool check(const struct dataset *set, const char *folder, FILE *out, stru
 static bool find_set(struct data_words *w, const char *name, struct error *err)
 {
     const char *names[64];
-    const char *near;
+    struct hint near;
     size_t count = 0;
 
     for (; datasets[count] != NULL && count < ARRAY_LENGTH(names); count++)
@@ -49,25 +47,9 @@ static bool find_set(struct data_words *w, const char *name, struct error *err)
     w->set = dataset_find(name);
     if (w->set != NULL)
         return true;
-    near = nearest_name(name, names, count);
-    return fail(err, "no such data set '%s'%s%s%s", name, near != NULL ? "; did you mean '" : "",
-                near != NULL ? near : "", near != NULL ? "'?" : "; list datasets tells them");
-}
-
-/* A flag with a value, as --flag VALUE or --flag=VALUE; false if it is another. */
-static bool take_flag(const char *flag, const char **to, int *i, int argc, char **argv)
-{
-    size_t length = strlen(flag);
-
-    if (strncmp(argv[*i], flag, length) != 0)
-        return false;
-    if (argv[*i][length] == '=')
-        *to = argv[*i] + length + 1;
-    else if (argv[*i][length] == '\0' && *i + 1 < argc)
-        *to = argv[++*i];
-    else
-        return false;
-    return true;
+    near = nearest_hint(name, names, count);
+    return fail(err, "no such data set '%s'%s", name,
+                near.text[0] != '\0' ? near.text : "; list datasets tells them");
 }
 
 static bool parse(struct data_words *w, int argc, char **argv, struct error *err)
@@ -80,10 +62,10 @@ static bool parse(struct data_words *w, int argc, char **argv, struct error *err
     for (int i = 1; i < argc; i++) {
         bool fetches = strcmp(w->action, "fetch") == 0;
 
-        if (fetches && (take_flag("--into", &w->into, &i, argc, argv) ||
-                        take_flag("--from", &w->from, &i, argc, argv)))
+        if (fetches && ((take_value("--into", argc, argv, &i, &w->into) && w->into != NULL) ||
+                        (take_value("--from", argc, argv, &i, &w->from) && w->from != NULL)))
             continue;
-        if (!fetches && take_flag("--data", &w->data, &i, argc, argv))
+        if (!fetches && take_value("--data", argc, argv, &i, &w->data) && w->data != NULL)
             continue;
         if (strcmp(argv[i], "--quiet") == 0)
             w->quiet = true;

@@ -23,6 +23,7 @@
 #include "sim/run.h"
 #include "sim/show.h"
 #include "sim/version.h"
+#include "sim/words.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -154,66 +155,6 @@ static void show_help(FILE *out)
           "  --json                      all of it as one JSON object\n\n",
           out);
     config_help(out);
-}
-
-/* Steps *i over the value behind the flag, if it is the one of that name; *value is NULL where it
- * is missing. */
-static bool take_value(const char *name, int argc, char **argv, int *i, const char **value)
-{
-    size_t length = strlen(name);
-
-    if (strncmp(argv[*i], name, length) != 0)
-        return false;
-    if (argv[*i][length] == '=') {
-        *value = argv[*i] + length + 1;
-        return true;
-    }
-    if (argv[*i][length] != '\0')
-        return false;
-    *value = *i + 1 < argc ? argv[++*i] : NULL;
-    return true;
-}
-
-/* Takes a flag with a whole number out of the arguments; the others are those of train.  *wrong is a
- * new string where it isn't one. */
-static void take_count(const char *name, uint32_t most, int *argc, char **argv, uint32_t *count,
-                       char **wrong)
-{
-    int left = 0;
-
-    for (int i = 0; i < *argc; i++) {
-        const char *value;
-        char *end = NULL;
-        unsigned long number = 0;
-
-        if (!take_value(name, *argc, argv, &i, &value)) {
-            argv[left++] = argv[i];
-            continue;
-        }
-        if (value != NULL && *value >= '0' && *value <= '9')
-            number = strtoul(value, &end, 10);
-        if (*wrong == NULL && (end == NULL || *end != '\0' || number < 1 || number > most))
-            *wrong = format_text("%s: '%s' is not a whole number from 1 to %u", name,
-                                 value != NULL ? value : "", most);
-        *count = (uint32_t)number;
-    }
-    *argc = left;
-}
-
-/* Takes a flag with a word out of the arguments; *word is "" where that is missing. */
-static void take_word(const char *name, int *argc, char **argv, const char **word)
-{
-    int left = 0;
-
-    for (int i = 0; i < *argc; i++) {
-        const char *value;
-
-        if (take_value(name, *argc, argv, &i, &value))
-            *word = value != NULL ? value : "";
-        else
-            argv[left++] = argv[i];
-    }
-    *argc = left;
 }
 
 static int measure_step(int argc, char **argv, struct bench_options options)
@@ -376,7 +317,6 @@ static void compress_help(FILE *out)
 static int unknown_argument(const char *word)
 {
     static const char *const names[] = {"--db", "--where", "--json"};
-    const char *near = nearest_name(word, names, ARRAY_LENGTH(names));
     struct error err;
 
     if (word[0] != '-')
@@ -384,9 +324,8 @@ static int unknown_argument(const char *word)
     else if (strncmp(word, "--json=", 7) == 0)
         fail(&err, "--json takes no value");
     else
-        fail(&err, "no such flag '%.*s'%s%s%s", (int)strcspn(word, "="), word,
-             near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
-             near != NULL ? "'?" : "");
+        fail(&err, "no such flag '%.*s'%s", (int)strcspn(word, "="), word,
+             nearest_hint(word, names, ARRAY_LENGTH(names)).text);
     return misuse("runs", err.text);
 }
 
@@ -639,7 +578,6 @@ static void occupy_streams(void)
 static int run_any(int argc, char **argv)
 {
     const char *names[ARRAY_LENGTH(commands)];
-    const char *near;
     struct error err;
 
     if (argc < 2) {
@@ -656,9 +594,8 @@ static int run_any(int argc, char **argv)
             (strcmp(argv[1], "--version") == 0 && commands[i].run == show_version))
             return run_command(&commands[i], argc - 2, argv + 2);
     }
-    near = nearest_name(argv[1], names, ARRAY_LENGTH(names));
-    fail(&err, "no such command '%s'%s%s%s", argv[1], near != NULL ? "; did you mean '" : "",
-         near != NULL ? near : "", near != NULL ? "'?" : "");
+    fail(&err, "no such command '%s'%s", argv[1],
+         nearest_hint(argv[1], names, ARRAY_LENGTH(names)).text);
     return misuse("", err.text);
 }
 

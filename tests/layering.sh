@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # pattern that fits counts.
 levels=(
     'sim/base.* sim/version.h results/schema.h'
-    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/gradients.* sim/progress.* data/text.* data/dataset.* data/fetch.* data/images.h data/images_read.c'
+    'sim/kernel.h sim/rng.h sim/exactmath.h sim/step.h sim/tree.* sim/safetensors.* sim/gradients.* sim/words.* sim/progress.* data/text.* data/dataset.* data/fetch.* data/images.h data/images_read.c'
     'sim/device.* sim/device_*.* data/stream.* data/images.c data/source*.*'
     'sim/optimizer_rule.* compressors/codes.h compressors/compressor.* compressors/method.h compressors/memory.* models/model.h'
     'sim/config*.*'
