@@ -5,8 +5,8 @@
  * defaults, the regime, the most specific match of its "tuned" table, --with files, then flags and
  * --set in the order given.  The result is checked as a whole, so that a mistake in any of them is
  * one sentence with its place.  In the files: config_flags parses the command line, config_find finds
- * regimes, config_layers lays one over another, config_keys knows every key, config_told who said
- * it, tree is JSON.
+ * regimes, config_layers lays one over another, config_keys and config_schedule know every key,
+ * config_told who said it, tree is JSON.
  */
 #ifndef SIM_CONFIG_H
 #define SIM_CONFIG_H

@@ -11,6 +11,9 @@
 struct config;
 struct tree;
 
+#define ABOVE_0 4.9406564584124654e-324 /* the least number that is not 0 */
+#define BELOW_1 0.99999999999999989
+
 enum key_kind {
     KEY_WHOLE,  /* uint32_t */
     KEY_SEED,   /* uint64_t */
@@ -38,6 +41,8 @@ struct section {
     size_t count;
     const struct setting *settings; /* or NULL */
 };
+
+#define COUNT_OF(keys) (keys), ARRAY_LENGTH(keys)
 
 /* base: the struct; values: room for the settings (those absent stay as they are). */
 bool config_read_section(const struct section *section, void *base, double *values,
